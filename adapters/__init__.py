@@ -1,0 +1,1 @@
+"""The loss in each framework: import the module that is named as the framework is."""

@@ -1,0 +1,295 @@
+"""One call of a loss, its arguments checked: shapes and types always, values where the host holds them.
+
+What depends on the logits' shape or on values is decided here, once for every framework, so that each refusal reads the same
+everywhere and nothing is computed from arguments that do not fit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._arrays import Array, Arrays
+from .errors import TargetIndexError, refuse
+from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
+
+Shape = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The arguments of one call as native arrays that fit each other.
+
+    ``shape`` is the logits' shape; an axis that is not known while a graph is traced is None. ``checked`` says that the
+    values were looked at; where they were not, the lowering turns bad rows into NaN.
+    """
+
+    spec: Any
+    logits: Array
+    targets: Array
+    sample_weight: Array | None
+    class_weight: Any
+    mask: Array | None
+    denominator: Array | float | None
+    checked: bool
+    shape: Shape
+    axis: int
+
+    @property
+    def hard(self) -> bool:
+        """Whether the targets are class indices."""
+        return self.position_axis is not None and len(self.targets.shape) < len(self.shape)
+
+    @property
+    def position_axis(self) -> int | None:
+        """The axis that a position runs along: the classes, the averaged outputs, or none (binary elements)."""
+        if isinstance(self.spec, SoftmaxCrossEntropy):
+            return self.axis
+        return len(self.shape) - 1 if self.spec.average_outputs else None
+
+    @property
+    def num_classes(self) -> int:
+        """The length of the class axis; for a binary loss, of the last."""
+        return int(self.shape[self.axis])
+
+    @property
+    def position_shape(self) -> Shape:
+        """The logits' shape without the axis that a position runs along."""
+        return drop(self.shape, self.position_axis)
+
+    def rows(self, xp: Arrays, x: Array | None) -> Array | None:
+        """Return a weight or mask, given for a prefix of the position shape, as broadcastable against the logits."""
+        if x is None:
+            return None
+        missing = len(self.position_shape) - len(x.shape)
+        x = xp.reshape(x, (*xp.shape(x), *(1,) * missing)) if missing else x
+        return x if self.position_axis is None else xp.expand_dims(x, self.position_axis)
+
+    def row_shape(self, xp: Arrays) -> Shape:
+        """Return the shape of one number a position, the axis it runs along kept with length 1."""
+        shape = xp.shape(self.logits)
+        return shape if self.position_axis is None else replace(shape, self.position_axis, 1)
+
+    def loss_shape(self, xp: Arrays) -> Shape:
+        """Return the position shape as far as it is known while running."""
+        return drop(xp.shape(self.logits), self.position_axis)
+
+    def num_positions(self, xp: Arrays) -> Any:
+        return math.prod(self.loss_shape(xp))
+
+    def batch_size(self, xp: Arrays) -> Any:
+        return (*self.loss_shape(xp), 1)[0]
+
+
+def drop(shape: Shape, axis: int | None) -> Shape:
+    """Return the shape without one axis."""
+    return shape if axis is None else shape[:axis] + shape[axis + 1 :]
+
+
+def replace(shape: Shape, axis: int, length: int) -> Shape:
+    """Return the shape with another length on one axis."""
+    return (*shape[:axis], length, *shape[axis + 1 :])
+
+
+def prepare(
+    xp: Arrays,
+    spec: SoftmaxCrossEntropy | SigmoidCrossEntropy,
+    logits: Any,
+    targets: Any,
+    sample_weight: Any = None,
+    class_weight: Any = None,
+    mask: Any = None,
+    denominator: Any = None,
+    *,
+    check_values: bool,
+) -> Call:
+    """Return the checked call.
+
+    Raises
+    ------
+    ValueError
+        A shape or a value that does not fit; an out-of-range class index is an IndexError too.
+    TypeError
+        Logits that are not floating point, targets or weights that are not numbers, a spec that is none.
+    """
+    if not isinstance(spec, SoftmaxCrossEntropy | SigmoidCrossEntropy):
+        expected = "be a SoftmaxCrossEntropy or a SigmoidCrossEntropy"
+        refuse("spec", expected, type(spec).__name__, error=TypeError)
+    if xp.kind(logits) != "f":
+        refuse("logits", "be floating point", logits.dtype, error=TypeError)
+    shape = xp.static_shape(logits)
+    softmax = isinstance(spec, SoftmaxCrossEntropy)
+    axis = _axis(spec, shape) if isinstance(spec, SoftmaxCrossEntropy) else len(shape) - 1
+    targets = xp.asarray(targets, logits, "targets")
+    _check_targets(xp, spec, targets, shape, axis)
+    call = Call(spec, logits, targets, None, None, None, None, check_values, shape, axis)
+    positions = call.position_shape
+    if sample_weight is not None:
+        sample_weight = xp.asarray(sample_weight, logits, "sample_weight")
+        _check_prefix(xp, "sample_weight", sample_weight, positions, "fib", "real numbers")
+        sample_weight = xp.astype(sample_weight, xp.wide)
+    if mask is not None:
+        mask = xp.asarray(mask, logits, "mask")
+        _check_prefix(xp, "mask", mask, positions, "b", "bool")
+    if class_weight is None:
+        weights = _spec_weights(xp, spec, logits, shape, axis)
+    elif softmax:
+        weights = xp.asarray(class_weight, logits, "class_weight")
+        _check_weight_kind(xp, weights)
+        if xp.static_shape(weights) != (shape[axis],):
+            refuse("class_weight", f"have shape ({shape[axis]},), one per class", xp.static_shape(weights))
+    else:
+        weights = _weight_pair(xp, class_weight, logits, shape)
+    if denominator is not None:
+        denominator = _denominator(xp, spec, denominator, logits, check_values)
+    if check_values:
+        _check_values(xp, call, sample_weight, weights if class_weight is not None else None, mask)
+    return Call(spec, logits, targets, sample_weight, weights, mask, denominator, check_values, shape, axis)
+
+
+def _axis(spec: SoftmaxCrossEntropy, shape: Shape) -> int:
+    if not shape:
+        refuse("logits", "have a class axis", "shape ()")
+    axis = 0 if len(shape) == 1 else spec.axis
+    if not -len(shape) <= axis < len(shape):
+        refuse("axis", f"be an axis of the logits, whose shape is {_text(shape)}", axis)
+    axis %= len(shape)
+    if shape[axis] is None or shape[axis] < 1:
+        refuse("logits", "have at least one class, of a number known in advance", f"shape {_text(shape)}, axis {axis}")
+    return axis
+
+
+def _check_targets(xp: Arrays, spec: Any, targets: Array, shape: Shape, axis: int) -> None:
+    kind, got = xp.kind(targets), xp.static_shape(targets)
+    came = f"{_dtype(targets)} of shape {_text(got)}"
+    if isinstance(spec, SigmoidCrossEntropy):
+        if spec.average_outputs and (not shape or shape[-1] == 0):
+            refuse("logits", "have a last axis of at least one output", f"shape {_text(shape)}")
+        if kind == "other" or not _fits(got, shape):
+            refuse("targets", f"be real or bool, of the logits' shape {_text(shape)}", came)
+        return
+    positions = drop(shape, axis)
+    if _fits(got, shape) and kind != "other":
+        if spec.ignore_index is not None:
+            refuse("ignore_index", "be None for distributions, which have `mask`", spec.ignore_index)
+    elif not (_fits(got, positions) and kind == "i"):
+        expected = f"be integers of shape {_text(positions)} or a distribution of shape {_text(shape)}"
+        refuse("targets", expected, came, error=TypeError if _fits(got, positions) else ValueError)
+
+
+def _check_prefix(xp: Arrays, name: str, x: Array, positions: Shape, kinds: str, words: str) -> None:
+    if xp.kind(x) not in kinds:
+        refuse(name, f"be {words}", _dtype(x), error=TypeError)
+    got = xp.static_shape(x)
+    if not _fits(got, positions[: len(got)]):
+        refuse(name, f"be a scalar or have a shape that is a prefix of {_text(positions)}", _text(got))
+
+
+def _spec_weights(xp: Arrays, spec: Any, logits: Array, shape: Shape, axis: int) -> Any:
+    if spec.class_weight is None:
+        return None
+    if isinstance(spec, SoftmaxCrossEntropy):
+        return xp.weights(spec, shape[axis], logits)
+    pair = xp.weights(spec, 0, logits)
+    for weight in pair:
+        _check_broadcast(xp.static_shape(weight), shape)
+    return pair
+
+
+def _weight_pair(xp: Arrays, pair: Any, logits: Array, shape: Shape) -> tuple[Array, Array]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        refuse("class_weight", "be a pair (negative, positive)", type(pair).__name__)
+    negative, positive = (xp.asarray(weight, logits, "class_weight") for weight in pair)
+    for weight in (negative, positive):
+        _check_weight_kind(xp, weight)
+        _check_broadcast(xp.static_shape(weight), shape)
+    return negative, positive
+
+
+def _check_weight_kind(xp: Arrays, weight: Array) -> None:
+    if xp.kind(weight) not in "fi":
+        refuse("class_weight", "be real numbers", _dtype(weight), error=TypeError)
+
+
+def _check_broadcast(weight: Shape, shape: Shape) -> None:
+    fits = len(weight) <= len(shape) and all(
+        n in (1, m) or m is None for n, m in zip(weight[::-1], shape[::-1], strict=False)
+    )
+    if not fits:
+        refuse("class_weight", f"broadcast against the logits' shape {_text(shape)}", _text(weight))
+
+
+def _denominator(xp: Arrays, spec: Any, denominator: Any, logits: Array, check_values: bool) -> Any:
+    if not spec.reduction.startswith("mean"):
+        refuse("denominator", "be None unless the reduction is a mean", f"{denominator!r} with {spec.reduction!r}")
+    expected = "be a finite number >= 0, or a scalar array of one"
+    if isinstance(denominator, int | float) and not isinstance(denominator, bool):
+        if not 0 <= denominator < math.inf:
+            refuse("denominator", expected, denominator)
+        return float(denominator)
+    array = xp.asarray(denominator, logits, "denominator")
+    if xp.kind(array) not in "fi" or xp.static_shape(array) != ():
+        refuse("denominator", expected, f"{_dtype(array)} of shape {_text(xp.static_shape(array))}")
+    array = xp.detach(xp.astype(array, xp.wide))
+    if check_values and not 0 <= float(xp.to_numpy(array)) < math.inf:
+        refuse("denominator", expected, float(xp.to_numpy(array)))
+    return array
+
+
+def _check_values(xp: Arrays, call: Call, sample_weight: Any, class_weight: Any, mask: Any) -> None:
+    mask = None if mask is None else xp.to_numpy(mask)
+    for weight in class_weight if isinstance(class_weight, tuple) else (class_weight,):
+        if weight is not None:
+            _check_weights("class_weight", xp.to_numpy(weight))
+    if sample_weight is not None:
+        _check_weights("sample_weight", xp.to_numpy(sample_weight))
+    targets, low = xp.to_numpy(call.targets), 0
+    high: float = np.finfo(np.float64).max
+    expected, error = "be finite and >= 0", ValueError
+    ignored = call.spec.ignore_index if isinstance(call.spec, SoftmaxCrossEntropy) else call.spec.ignore_label
+    if call.hard:
+        high, expected, error = (
+            call.num_classes - 1,
+            f"be class indices from 0 to {call.num_classes - 1}",
+            TargetIndexError,
+        )
+    # Two reductions settle the common case; NaN fails both comparisons.
+    if targets.size == 0 or (targets.min() >= low and targets.max() <= high):
+        return
+    bad = ~((targets >= low) & (targets <= high))
+    if ignored is not None:
+        bad &= targets != ignored
+    if mask is not None:
+        position_axis = None if call.hard else call.position_axis
+        kept = mask.reshape(mask.shape + (1,) * (len(call.position_shape) - mask.ndim))
+        bad &= kept if position_axis is None else np.expand_dims(kept, position_axis)
+    _refuse_first("targets", expected, targets, bad, error)
+
+
+def _check_weights(name: str, values: np.ndarray[Any, Any]) -> None:
+    if values.size and not (values.min() >= 0 and values.max() < math.inf):
+        _refuse_first(name, "be finite and >= 0", values, ~((values >= 0) & (values < math.inf)), ValueError)
+
+
+def _refuse_first(
+    name: str, expected: str, values: np.ndarray[Any, Any], bad: np.ndarray[Any, Any], error: type[Exception]
+) -> None:
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        refuse(name, expected, values[first], f"at position {first}" if first else "", error)
+
+
+def _fits(got: Shape, expected: Shape) -> bool:
+    """Whether the shapes agree as far as they are known."""
+    return len(got) == len(expected) and all(None in (n, m) or n == m for n, m in zip(got, expected, strict=True))
+
+
+def _text(shape: Shape) -> str:
+    return str(tuple("?" if n is None else n for n in shape)).replace("'", "")
+
+
+def _dtype(x: Array) -> str:
+    return str(x.dtype).rsplit(".", 1)[-1]

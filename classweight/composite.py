@@ -1,0 +1,123 @@
+"""The row losses as plain differentiable operations, written once: what an autograd differentiates any number of times.
+
+Everything is relative to the dominant class k = argmax z, so that nothing is computed as p - 1 or lse - z::
+
+    L_c = log1p(R) + (z_k - z_c),     R = sum_{c != k} exp(z_c - z_k)
+
+Both terms are >= 0, and the term of k itself is cut out rather than cancelled, so the loss and its gradient keep their relative
+accuracy at any confidence. ``where`` guards come before an infinity is multiplied by 0, for an autograd multiplies too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._arrays import Array, Arrays
+from .lowering import SigmoidCoefficients, SoftmaxCoefficients
+from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
+
+
+def rows(
+    xp: Arrays, spec: SoftmaxCrossEntropy | SigmoidCrossEntropy, z: Array, coefficients: Any, eps: float, dtype: Any
+) -> Array:
+    """Return the weighted losses of ``z``, which is of ``dtype``; ``eps`` is what clip="dtype" stands for."""
+    if isinstance(spec, SoftmaxCrossEntropy):
+        return _softmax(xp, spec, z, coefficients, eps, dtype)
+    return _sigmoid(xp, spec, z, coefficients, eps, dtype)
+
+
+def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoefficients, eps: float, dtype: Any) -> Array:
+    axis = c.axis
+    alpha, beta = xp.astype(c.alpha, dtype), None if c.beta is None else xp.astype(c.beta, dtype)
+    column, row = (None if x is None else xp.astype(x, dtype) for x in (c.column, c.row))
+
+    # A row whose coefficients are all 0 is computed from ones and then weighs 0, whatever its logits.
+    if c.targets is None:
+        dense = None
+        alive = alpha != 0
+    else:
+        dense = alpha * c.targets if column is None else alpha * (c.targets * column)
+        alive = xp.any(xp.detach(dense) != 0, axis)
+    if beta is not None:
+        shared = beta * (xp.ones_like(z) if row is None else row)
+        alive = alive | (beta != 0)
+        if dense is not None:
+            dense = dense + shared
+    z = xp.where(alive, z, 1.0)
+
+    if spec.inputs == "logits":
+        base, excess = _relative_to_dominant(xp, z, axis)
+    else:
+        base, excess = None, _negative_log(xp, spec, z, axis, eps)
+
+    def terms(a: Array) -> Array:
+        # A term of coefficient 0 counts 0 even where its loss is infinite.
+        each = a * xp.where(a != 0, excess, 0.0)
+        total = xp.sum(each, axis)
+        return total if base is None else total + xp.sum(a, axis) * base
+
+    if dense is not None:
+        return xp.where(alive, terms(dense), 0.0)
+    loss = xp.pick(excess, c.index, axis)
+    loss = loss if base is None else loss + base
+    if beta is None:
+        return xp.where(alive, alpha * loss, 0.0)
+    hard = xp.where(alpha != 0, alpha * xp.where(alpha != 0, loss, 0.0), 0.0)
+    return xp.where(alive, hard + terms(shared), 0.0)
+
+
+def _relative_to_dominant(xp: Arrays, z: Array, axis: int) -> tuple[Array, Array]:
+    """Return L_k and z_k - z_c, whose entry at k is a constant 0."""
+    dominant = xp.argmax(z, axis)
+    is_dominant = xp.positions(z.shape[axis], axis, z) == dominant
+    top = xp.pick(z, dominant, axis)
+    excess = xp.where(is_dominant, 0.0, top - z)
+    others = xp.sum(xp.where(is_dominant, 0.0, xp.exp(-excess)), axis)
+    # 1, but NaN where the largest logit is infinite or NaN: such a row has no softmax, and no gradient.
+    return xp.log1p(others) * (1 + 0 * xp.detach(top)), excess
+
+
+def _negative_log(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, axis: int, eps: float) -> Array:
+    """Return -log of the probabilities, clipped and renormalized as the spec says."""
+    if spec.inputs == "log_probs":
+        return -z
+    if spec.renormalize == "before":
+        z = z / xp.sum(z, axis)
+    z = clip(xp, z, spec.clip, eps)
+    if spec.renormalize == "after":
+        z = z / xp.sum(z, axis)
+    return -xp.log(z)
+
+
+def clip(xp: Arrays, p: Array, bounds: float | str | None, eps: float) -> Array:
+    """Return the probabilities clipped to [bounds, 1 - bounds], constant where clipped."""
+    if bounds is None:
+        return p
+    low = eps if bounds == "dtype" else float(bounds)
+    return xp.where(p < low, low, xp.where(p > 1 - low, 1 - low, p))
+
+
+def _sigmoid(xp: Arrays, spec: SigmoidCrossEntropy, z: Array, c: SigmoidCoefficients, eps: float, dtype: Any) -> Array:
+    pos, neg = xp.astype(c.pos, dtype), xp.astype(c.neg, dtype)
+    alive = (pos != 0) | (neg != 0)
+    z = xp.where(alive, z, 0.5)
+    if spec.inputs == "logits":
+        # softplus(z) = max(z, 0) + log1p(exp(-|z|)), with the right slope at 0.
+        positive = z > 0
+        tail = xp.log1p(xp.exp(xp.where(positive, -z, z)))
+        loss_pos, loss_neg = tail + xp.where(positive, 0.0, -z), tail + xp.where(positive, z, 0.0)
+    elif spec.inputs == "probs":
+        p = clip(xp, z, spec.clip, eps)
+        loss_pos, loss_neg = -xp.log(p), -xp.log1p(-p)
+    else:
+        # log(1 - exp(z)): from the side that keeps its digits; each side sees an input at which it is finite.
+        near = z > -0.6931471805599453
+        far = -xp.log1p(-xp.exp(xp.where(near, -1.0, z)))
+        loss_pos, loss_neg = -z, xp.where(near, -xp.log(-xp.expm1(xp.where(near, z, -0.5))), far)
+    each = _weighted(xp, pos, loss_pos) + _weighted(xp, neg, loss_neg)
+    each = xp.where(alive, each, 0.0)
+    return xp.sum(each, len(z.shape) - 1) if spec.average_outputs else each
+
+
+def _weighted(xp: Arrays, coefficient: Array, loss: Array) -> Array:
+    return coefficient * xp.where(coefficient != 0, loss, 0.0)
