@@ -1,4 +1,4 @@
-"""PyTorch underneath: the array functions, the fused loss, and the composite that takes over where more than logits is asked."""
+"""PyTorch underneath: the array functions, the fused loss, and the composite that takes over where more is asked."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ xp = TorchArrays()
 
 
 def kept(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Cache what depends on the spec alone, but not in a traced graph: Dynamo warns of caches, and looks through them."""
+    """Cache what depends on the spec alone; not in a traced graph, for Dynamo warns of caches and looks through."""
     cached = lru_cache(maxsize=64)(function)
 
     @wraps(function)
@@ -283,7 +283,7 @@ def _tensors(c: Any) -> list[Tensor]:
 
 
 def _mean_scale(call: Call, c: Any) -> tuple[Tensor | float, float | None]:
-    """Return 1 / denominator (0 where it is 0; 1 without a mean) and the value to take there, if it is not 0."""
+    """Return 1 / denominator (0 where that is 0; 1 without a mean) and the value to take there, if not 0."""
     if c.denominator is None or call.spec.reduction == "none":
         return 1.0, None
     scale = divide(xp, "zero", torch.ones((), dtype=torch.float64, device=call.logits.device), c.denominator)
@@ -342,7 +342,7 @@ def _forward(z: Tensor, c: Any, out: Tensor, *, slopes: bool) -> tuple[Tensor, t
     torch.sub(z, top, out=out).exp_()
     target, own = z.gather(c.axis, c.index), out.gather(c.axis, c.index)
     others = out.scatter_(c.axis, c.index, 0.0).sum(c.axis, keepdim=True)
-    loss = c.alpha * torch.where(target == top, others.log1p(), (others + own).log() + (top - target))
+    loss = c.alpha * (torch.where(target == top, others.log1p(), (others + own).log()) + (top - target))
     if slopes:
         _hard_slopes(out, c, others, own)
     return loss.masked_fill_(c.alpha == 0, 0.0), (top, others)

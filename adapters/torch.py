@@ -1,7 +1,7 @@
 """PyTorch: the loss on tensors, on any device, under autograd, torch.func and torch.compile; modules; drop-ins.
 
-On an accelerator or in a traced graph values are not looked at, for that would force a synchronisation: a bad row is NaN
-there, and ``validate=True`` buys the error.
+On an accelerator or in a traced graph values are not looked at, for that would force a synchronisation: a bad row is
+NaN there, and ``validate=True`` buys the error.
 """
 
 from __future__ import annotations

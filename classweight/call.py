@@ -1,7 +1,7 @@
 """One call of a loss, its arguments checked: shapes and types always, values where the host holds them.
 
-What depends on the logits' shape or on values is decided here, once for every framework, so that each refusal reads the same
-everywhere and nothing is computed from arguments that do not fit.
+What depends on the logits' shape or on values is decided here, once for every framework, so that each refusal reads the
+same everywhere and nothing is computed from arguments that do not fit.
 """
 
 from __future__ import annotations
@@ -78,9 +78,11 @@ class Call:
         return drop(xp.shape(self.logits), self.position_axis)
 
     def num_positions(self, xp: Arrays) -> Any:
+        """Return the number of positions, ignored ones included."""
         return math.prod(self.loss_shape(xp))
 
     def batch_size(self, xp: Arrays) -> Any:
+        """Return the length of the first position axis, 1 where there is none."""
         return (*self.loss_shape(xp), 1)[0]
 
 
@@ -119,7 +121,7 @@ def prepare(
         expected = "be a SoftmaxCrossEntropy or a SigmoidCrossEntropy"
         refuse("spec", expected, type(spec).__name__, error=TypeError)
     if xp.kind(logits) != "f":
-        refuse("logits", "be floating point", logits.dtype, error=TypeError)
+        refuse("logits", "be floating point", _dtype(logits), error=TypeError)
     shape = xp.static_shape(logits)
     softmax = isinstance(spec, SoftmaxCrossEntropy)
     axis = _axis(spec, shape) if isinstance(spec, SoftmaxCrossEntropy) else len(shape) - 1

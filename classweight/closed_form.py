@@ -1,7 +1,7 @@
 """One call on an array library without an autograd: the loss and, if asked, its gradient, block by block.
 
-The rows of a block stay in cache from the logits to the rounded gradient. Beside the gradient nothing of the logits' size is
-made, a distribution's coefficients included; binary coefficients are the exception: they are lowered whole.
+The rows of a block stay in cache from the logits to the rounded gradient. Beside the gradient nothing of the logits'
+size is made, a distribution's coefficients included; binary coefficients are the exception: they are lowered whole.
 """
 
 from __future__ import annotations
@@ -137,9 +137,10 @@ def _blocks(call: Call) -> Iterator[Any]:
 
 
 def round_once(xp: ArrayFunctions, x: Array, dtype: Any) -> Array:
-    """Return float64 as ``dtype``, rounded once; libraries go through float32, and round twice, on the way to a half type.
+    """Return float64 as ``dtype``, rounded once; libraries go to a half type through float32, and round twice.
 
-    A rounding to odd keeps in its last bit that something was cut off, so that the rounding that follows is the only one.
+    A rounding to odd keeps in its last bit that something was cut off, so that the rounding that follows is the only
+    one.
     """
     if x.dtype != xp.wide or dtype in (xp.wide, xp.float32):
         return xp.astype(x, dtype)

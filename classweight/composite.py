@@ -4,8 +4,9 @@ Everything is relative to the dominant class k = argmax z, so that nothing is co
 
     L_c = log1p(R) + (z_k - z_c),     R = sum_{c != k} exp(z_c - z_k)
 
-Both terms are >= 0, and the term of k itself is cut out rather than cancelled, so the loss and its gradient keep their relative
-accuracy at any confidence. ``where`` guards come before an infinity is multiplied by 0, for an autograd multiplies too.
+Both terms are >= 0, and the term of k itself is cut out rather than cancelled, so the loss and its gradient keep their
+relative accuracy at any confidence. ``where`` guards come before an infinity is multiplied by 0, for an autograd
+multiplies too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Row losses and their gradient in closed form, for array libraries without an autograd: NumPy, CuPy and Chainer's arrays.
+"""Row losses and their gradient in closed form, for array libraries without an autograd: NumPy, CuPy, Chainer's arrays.
 
-Three kernels over the array API standard. Each takes inputs and coefficients of one floating type and returns the weighted
-row losses and, if asked, d loss / d input. The formulas are those of `composite`.
+Three kernels over the array API standard. Each takes inputs and coefficients of one floating type and returns the
+weighted row losses and, if asked, d loss / d input. The formulas are those of `composite`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def hard(xp: ArrayFunctions, z: Array, axis: int, index: Array, alpha: Array, gr
     e = xp.where(on_target, 0.0, xp.exp(z - top))
     others, own = xp.sum(e, axis), xp.exp(target - top)
     total = others + own
-    loss = alpha * xp.where(target == top, xp.log1p(others), xp.log(total) + (top - target))
+    loss = alpha * (xp.where(target == top, xp.log1p(others), xp.log(total)) + (top - target))
     loss = xp.where(alpha == 0, 0.0, loss)
     if not gradient:
         return loss, None

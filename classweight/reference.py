@@ -1,7 +1,7 @@
 """The definition in float64 NumPy, as the equations read: slow, whole arrays, no lowering, no kernels.
 
-It exists to be compared with: tests hold the adapters against it, and it against 50-digit arithmetic. Targets and weights are
-taken as they are; `classweight.adapters.numpy` checks them.
+It exists to be compared with: tests hold the adapters against it, and it against 50-digit arithmetic. Targets and
+weights are taken as they are; `classweight.adapters.numpy` checks them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,149 @@
+"""NumPy: refusals, types, precision, and what a caller's arrays may look like."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import classweight.adapters.numpy as cwn
+from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy, TargetIndexError
+from classweight.reference import reference
+
+from ..calls import ROWS_WITHOUT_A_SOFTMAX
+from ..refusals import Refusal, Y, Z, assert_refused, each_refusal
+
+DTYPES = [np.float16, np.float32, np.float64, ml_dtypes.bfloat16]
+
+
+@each_refusal
+def test_a_bad_call_is_refused(refusal: Refusal) -> None:
+    assert_refused(refusal, cwn.loss, lambda x: x)
+    assert_refused(refusal, cwn.loss_and_grad, lambda x: x)
+
+
+def test_an_out_of_range_target_is_an_index_error_too() -> None:
+    with pytest.raises(IndexError):
+        cwn.loss(SoftmaxCrossEntropy(), Z, Y + 1)
+    assert issubclass(TargetIndexError, ValueError)
+
+
+@pytest.mark.parametrize("targets", [Y + 1, Y - 1, np.eye(3)[Y] * np.array([[1], [-1], [1], [1]])])
+def test_a_bad_target_that_is_not_looked_for_makes_its_row_nan(targets: Any) -> None:
+    spec = SoftmaxCrossEntropy(reduction="none")
+    rows, gradient = cwn.loss_and_grad(spec, Z, targets, validate=False)
+    bad = (targets > 2) | (targets < 0) if targets.ndim == 1 else (targets < 0).any(1)
+    assert bad.any()
+    np.testing.assert_array_equal(np.isnan(rows), bad)
+    np.testing.assert_array_equal(np.isnan(gradient), np.broadcast_to(bad[:, None], Z.shape))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("precision", ["native", "exact"])
+@pytest.mark.parametrize("reduction", ["none", "mean_over_weights"])
+def test_results_have_the_logits_dtype(dtype: Any, precision: Any, reduction: Any) -> None:
+    spec = SoftmaxCrossEntropy(precision=precision, reduction=reduction, class_weight=[1, 2, 3])
+    value, gradient = cwn.loss_and_grad(spec, Z.astype(dtype), Y)
+    assert value.dtype == gradient.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, ml_dtypes.bfloat16])
+def test_exact_gradients_are_the_rounded_float64_ones(dtype: Any) -> None:
+    rng = np.random.default_rng(1)
+    z, y = (6 * rng.normal(size=(500, 40))).astype(dtype), rng.integers(0, 40, 500)
+    spec = SoftmaxCrossEntropy(precision="exact", class_weight=rng.random(40))
+    _, gradient = cwn.loss_and_grad(spec, z, y)
+    _, wide = reference(spec, z.astype(np.float64), y)
+    np.testing.assert_array_equal(gradient, wide.astype(dtype) if dtype != ml_dtypes.bfloat16 else to_bfloat16(wide))
+
+
+def to_bfloat16(x: Any) -> Any:
+    """Return float64 rounded once to bfloat16, by the integer arithmetic of its own bits."""
+    mantissa, exponent = np.frexp(x)
+    return np.ldexp(np.rint(mantissa * 2**8), exponent - 8).astype(ml_dtypes.bfloat16)
+
+
+@pytest.mark.parametrize("gap", [17, 30, 60, 80])
+@pytest.mark.parametrize("precision", ["native", "exact"])
+def test_a_confident_prediction_keeps_its_loss_and_gradient(gap: float, precision: Any) -> None:
+    z = np.array([[gap, 0, 0]], np.float32)
+    for targets in (np.array([0]), np.array([[1.0, 0, 0]])):
+        value, gradient = cwn.loss_and_grad(SoftmaxCrossEntropy(precision=precision), z, targets)
+        small = np.exp(-np.float64(gap))
+        np.testing.assert_allclose(value, 2 * small, rtol=1e-6)
+        np.testing.assert_allclose(gradient, [[-2 * small, small, small]], rtol=1e-6)
+    z, t = np.array([gap], np.float32), np.array([1.0])
+    value, gradient = cwn.loss_and_grad(SigmoidCrossEntropy(precision=precision), z, t)
+    np.testing.assert_allclose([value, -gradient[0]], [small, small], rtol=1e-6)
+
+
+def test_infinite_terms_of_coefficient_zero_add_nothing() -> None:
+    z = np.array([[0, -np.inf, 1]])
+    expected = np.log1p(np.e)
+    for targets in (np.array([0]), np.array([[1.0, 0, 0]])):
+        value, gradient = cwn.loss_and_grad(SoftmaxCrossEntropy(), z, targets)
+        np.testing.assert_allclose(value, expected, rtol=1e-15)
+        assert gradient[0, 1] == 0
+    weighted = SoftmaxCrossEntropy(class_weight=[1, 0, 1], label_smoothing=0.3, reduction="sum")
+    assert np.isfinite(cwn.loss(weighted, z, np.array([0])))
+    assert cwn.loss(SoftmaxCrossEntropy(), z, np.array([1])) == np.inf
+
+
+@pytest.mark.parametrize("row", ROWS_WITHOUT_A_SOFTMAX)
+@pytest.mark.parametrize("targets", [np.array([0]), np.array([[1.0, 0, 0]]), np.array([[0.5, 0.5, 0]])])
+def test_a_row_without_a_softmax_is_nan_and_so_is_its_gradient(row: Any, targets: Any) -> None:
+    value, gradient = cwn.loss_and_grad(SoftmaxCrossEntropy(), np.array([row]), targets)
+    assert np.isnan(value)
+    assert np.isnan(gradient).all()
+
+
+def test_views_read_only_and_byte_swapped_arrays_and_lists_are_taken() -> None:
+    spec = SoftmaxCrossEntropy(class_weight=[1, 2, 3])
+    expected = cwn.loss_and_grad(spec, Z, Y)
+    read_only = Z.copy()
+    read_only.flags.writeable = False
+    variants = [
+        (Z.tolist(), Y.tolist()),
+        (read_only, Y.astype(np.uint8)),
+        (np.asfortranarray(Z), Y.astype(np.int16)),
+        (np.repeat(Z, 2, axis=0)[::2], np.repeat(Y, 2)[::2]),
+        (Z[::-1][::-1], Y.astype(np.uint64)),
+    ]
+    for z, y in variants:
+        value, gradient = cwn.loss_and_grad(spec, z, y)
+        np.testing.assert_array_equal(value, expected[0])
+        np.testing.assert_array_equal(gradient, expected[1])
+
+
+def test_inputs_are_left_as_they_were() -> None:
+    z, y, s, w = Z.copy(), Y.copy(), np.ones(4), np.ones(3)
+    cwn.loss_and_grad(SoftmaxCrossEntropy(label_smoothing=0.1), z, y, s, class_weight=w)
+    for now, before in ((z, Z), (y, Y), (s, np.ones(4)), (w, np.ones(3))):
+        np.testing.assert_array_equal(now, before)
+
+
+@pytest.mark.parametrize("upstream", [np.ones(3), np.ones((4, 3)), 2.0])
+def test_an_upstream_gradient_has_the_shape_of_the_loss(upstream: Any) -> None:
+    with pytest.raises(ValueError, match=r"`upstream` must have the loss's shape \(4,\)"):
+        cwn.loss_and_grad(SoftmaxCrossEntropy(reduction="none"), Z, Y, upstream=upstream)
+
+
+@pytest.mark.parametrize("targets", ["index", "distribution"])
+def test_beside_the_gradient_nothing_of_the_logits_size_is_made(targets: str) -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(4096, 1000)).astype(np.float32)
+    y = rng.integers(0, 1000, 4096)
+    t = np.eye(1000, dtype=np.float32)[y] if targets == "distribution" else y
+    spec = SoftmaxCrossEntropy()
+    cwn.loss(spec, z[:8], t[:8])
+    peaks = []
+    for function in (cwn.loss, cwn.loss_and_grad):
+        tracemalloc.start()
+        function(spec, z, t)
+        peaks.append(tracemalloc.get_traced_memory()[1] / z.nbytes)
+        tracemalloc.stop()
+    assert peaks[0] < 0.5
+    assert peaks[1] < 1.5
