@@ -236,9 +236,9 @@ class _Fused(torch.autograd.Function):
                 loss = loss.sum(-1, keepdim=True)
             block.of(rows).copy_(loss)
             statistics.append(found)
-        value = reduce(xp, call, rows, 1.0)
+        value = reduce(xp, call, rows, None)
         if value_if_empty is not None:
-            value = torch.where(torch.as_tensor(c.denominator) == 0, value_if_empty, value)
+            value = torch.where(value_if_empty, math.nan, value)
         if needs_gradient:
             found = [torch.cat(part) if len(part) > 1 else part[0] for part in zip(*statistics, strict=True)]
             ctx.save_for_backward(z, *_tensors(c), *found)
@@ -261,7 +261,7 @@ class _Fused(torch.autograd.Function):
         if call.spec.reduction == "none":
             scale = scale if call.position_axis is None else scale.unsqueeze(call.position_axis)
         else:
-            scale = torch.where(torch.as_tensor(ctx.scale) == 0, 0.0, scale * ctx.scale)
+            scale = scale * ctx.scale
         gradient, work = torch.empty_like(z), None
         for block in _blocks(z, call, inside):
             zb, target = block.of(z).to(inside), block.of(gradient)
@@ -279,15 +279,18 @@ class _Fused(torch.autograd.Function):
 
 
 def _tensors(c: Any) -> list[Tensor]:
-    return [x for field in dataclasses.fields(c) if isinstance(x := getattr(c, field.name), Tensor)]
+    return [x for name in c.__slots__ if isinstance(x := getattr(c, name), Tensor)]
 
 
-def _mean_scale(call: Call, c: Any) -> tuple[Tensor | float, float | None]:
-    """Return 1 / denominator (0 where that is 0; 1 without a mean) and the value to take there, if not 0."""
-    if c.denominator is None or call.spec.reduction == "none":
+def _mean_scale(call: Call, c: Any) -> tuple[Tensor | float, Tensor | None]:
+    """Return 1 / denominator - 0 where that is 0, 1 without a mean - and, if the value is NaN there, whether it is."""
+    denominator, nan = c.denominator, call.spec.zero_denominator == "nan"
+    if denominator is None:
         return 1.0, None
-    scale = divide(xp, "zero", torch.ones((), dtype=torch.float64, device=call.logits.device), c.denominator)
-    return scale, math.nan if call.spec.zero_denominator == "nan" else None
+    if not isinstance(denominator, Tensor) or denominator.device.type == "cpu":
+        denominator = float(denominator)  # a number costs less than operations on one
+        return 1 / denominator if denominator else 0.0, torch.tensor(True) if nan and not denominator else None
+    return divide(xp, "zero", torch.ones_like(denominator), denominator), denominator == 0 if nan else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -307,17 +310,18 @@ class _Block:
         if isinstance(scale, Tensor):
             scale = self.of(scale)
 
-        def part(name: str, factor: Tensor | float = 1.0) -> Any:
-            x = getattr(c, name)
-            if x is None:
-                return None
-            return (self.of(x) * factor).to(inside)
+        def part(x: Tensor | None) -> Any:
+            return None if x is None else self.of(x).to(inside)
+
+        def scaled(x: Tensor | None) -> Any:
+            return None if x is None else (self.of(x) * scale).to(inside)
 
         if isinstance(c, SigmoidCoefficients):
-            return SigmoidCoefficients(part("pos", scale), part("neg", scale), None)
-        alpha, beta, targets = part("alpha", scale), part("beta", scale), part("targets")
+            return SigmoidCoefficients(scaled(c.pos), scaled(c.neg), None)
         index = None if c.index is None else self.of(c.index)
-        return SoftmaxCoefficients(c.axis, index, targets, alpha, part("column"), beta, part("row"), None)
+        return SoftmaxCoefficients(
+            c.axis, index, part(c.targets), scaled(c.alpha), part(c.column), scaled(c.beta), part(c.row), None
+        )
 
 
 def _blocks(z: Tensor, call: Call, inside: torch.dtype) -> Iterator[_Block]:

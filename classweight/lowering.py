@@ -93,25 +93,26 @@ def _softmax(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients:
             on_target, column = None, row
     elif weight is not None:
         row = None
-        if spec.weighting == "expected":
+        if spec.weighting == "expected" and smoothing:
             on_target = on_all = keep * weight + spread * xp.sum(w)
 
-    def finish(*factors: Array | float | None) -> Array:
-        rows = xp.ones(call.row_shape(xp), call.logits)
-        for factor in factors:
-            if factor is not None:
-                rows = rows * factor
-        return _finish(xp, rows, valid, bad)
+    def finish(rows: Array | None, factor: float = 1.0) -> Array:
+        """Return s * rows * factor, one a row."""
+        rows = xp.ones(call.row_shape(xp), call.logits) if rows is None else rows
+        rows = rows if s is None else rows * s
+        return _finish(xp, rows if factor == 1 else rows * factor, valid, bad)
 
+    alpha = finish(on_target, keep)
+    weights_are_alpha = not smoothing and on_target is weight
     return SoftmaxCoefficients(
         axis=axis,
         index=index,
         targets=targets,
-        alpha=finish(s, on_target, keep if smoothing else None),
+        alpha=alpha,
         column=column,
-        beta=finish(s, on_all, spread) if smoothing else None,
+        beta=finish(on_all, spread) if smoothing else None,
         row=row if smoothing else None,
-        denominator=_denominator(xp, call, valid, lambda: finish(s, weight)),
+        denominator=_denominator(xp, call, valid, lambda: alpha if weights_are_alpha else finish(weight)),
     )
 
 
@@ -194,7 +195,7 @@ def reduce(xp: Arrays, call: Call, rows: Array, denominator: Array | float | Non
     if reduction == "none":
         return rows if call.position_axis is None else xp.reshape(rows, call.loss_shape(xp))
     total = xp.sum(xp.astype(rows, xp.wide))
-    return total if reduction == "sum" else divide(xp, call.spec.zero_denominator, total, denominator)
+    return total if denominator is None else divide(xp, call.spec.zero_denominator, total, denominator)
 
 
 def divide(xp: Arrays, zero_denominator: str, total: Array, denominator: Any) -> Array:
