@@ -144,7 +144,8 @@ def loss(call: Call) -> Tensor:
     """Return the loss in the logits' type."""
     c = lower(xp, call, _inside(call.logits, call))
     if _can_fuse(call, c):
-        return _Fused.apply(call.logits, call, c)
+        # A Function is not told of `no_grad`, and would make a gradient for nobody.
+        return _Fused.apply(call.logits if torch.is_grad_enabled() else call.logits.detach(), call, c)
     return _composite_loss(call, c)
 
 
@@ -220,28 +221,24 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, call: Call, c: Any) -> Tensor:
-        each, inside = call.spec.reduction == "none", _inside(z, call)
-        needs_gradient = ctx.needs_input_grad[0]
-        scale, value_if_empty = _mean_scale(call, c)
-        kept = torch.empty_like(z) if needs_gradient and not each and z.dtype is inside else None
-        rows = torch.empty(call.row_shape(xp), dtype=inside, device=z.device)
-        statistics, work = [], None
-        for block in _blocks(z, call, inside):
-            zb = block.of(z).to(inside)
-            if kept is None and (work is None or work.shape != zb.shape):
-                work = torch.empty_like(zb)
-            out = work if kept is None else block.of(kept)
-            loss, found = _forward(zb, block.coefficients(c, inside, scale), out, slopes=kept is not None)
+        inside, needs_gradient = _inside(z, call), ctx.needs_input_grad[0]
+        scale, undefined = _mean_scale(call, c)
+        keep = needs_gradient and call.spec.reduction != "none" and z.dtype is inside
+        kept = torch.empty_like(z) if keep else None
+        # The rows' losses and, for index targets, two more numbers.
+        numbers = [torch.empty(call.row_shape(xp), dtype=inside, device=z.device) for _ in range(3)]
+        for block, zb in _blocks(z, call, inside, copy=not keep):
+            out = zb if kept is None else block.of(kept)
+            found = _forward(zb, block.coefficients(c, inside, scale), out, slopes=keep)
             if isinstance(c, SigmoidCoefficients) and call.spec.average_outputs:
-                loss = loss.sum(-1, keepdim=True)
-            block.of(rows).copy_(loss)
-            statistics.append(found)
-        value = reduce(xp, call, rows, None)
-        if value_if_empty is not None:
-            value = torch.where(value_if_empty, math.nan, value)
+                found = (found[0].sum(-1, keepdim=True),)
+            for number, part in zip(numbers, found, strict=False):
+                block.of(number).copy_(part)
+        value = reduce(xp, call, numbers[0], None)
+        if undefined is not None:
+            value = torch.where(undefined, math.nan, value)
         if needs_gradient:
-            found = [torch.cat(part) if len(part) > 1 else part[0] for part in zip(*statistics, strict=True)]
-            ctx.save_for_backward(z, *_tensors(c), *found)
+            ctx.save_for_backward(z, *_tensors(c), *numbers[1:])
             ctx.call, ctx.c, ctx.kept, ctx.scale = dataclasses.replace(call, logits=None), c, kept, scale
         return round_once(value, z.dtype)
 
@@ -254,23 +251,18 @@ class _Fused(torch.autograd.Function):
         if ctx.kept is not None:
             kept, ctx.kept = ctx.kept, None
             return (kept if upstream.device.type == "cpu" and upstream.item() == 1 else kept.mul_(upstream)), None, None
-        z, *rest = ctx.saved_tensors  # raises if one of them was changed in place since
-        call, c, inside = dataclasses.replace(ctx.call, logits=z), ctx.c, _inside(z, ctx.call)
-        statistics = rest[len(_tensors(c)) :]
-        scale = upstream.to(torch.float64)
-        if call.spec.reduction == "none":
-            scale = scale if call.position_axis is None else scale.unsqueeze(call.position_axis)
-        else:
-            scale = scale * ctx.scale
-        gradient, work = torch.empty_like(z), None
-        for block in _blocks(z, call, inside):
-            zb, target = block.of(z).to(inside), block.of(gradient)
-            if z.dtype is not inside and (work is None or work.shape != zb.shape):
-                work = torch.empty_like(zb)
-            out = target if z.dtype is inside else work
+        z, *_, top, others = ctx.saved_tensors  # raises if one of them was changed in place since
+        call, c, inside = ctx.call, ctx.c, _inside(z, ctx.call)
+        scale = upstream.to(torch.float64) * ctx.scale
+        if call.spec.reduction == "none" and call.position_axis is not None:
+            scale = scale.unsqueeze(call.position_axis)
+        gradient = torch.empty_like(z)
+        for block, zb in _blocks(z, call, inside, copy=z.dtype is not inside):
+            target = block.of(gradient)
+            out = target if z.dtype is inside else zb
             share = block.coefficients(c, inside, scale)
-            if statistics:
-                _hard_slopes(torch.sub(zb, block.of(statistics[0]), out=out).exp_(), share, block.of(statistics[1]))
+            if _is_hard(c):
+                _hard_slopes(torch.sub(zb, block.of(top), out=out).exp_(), share, block.of(others))
             else:
                 _forward(zb, share, out, slopes=True)
             if out is not target:
@@ -284,13 +276,16 @@ def _tensors(c: Any) -> list[Tensor]:
 
 def _mean_scale(call: Call, c: Any) -> tuple[Tensor | float, Tensor | None]:
     """Return 1 / denominator - 0 where that is 0, 1 without a mean - and, if the value is NaN there, whether it is."""
-    denominator, nan = c.denominator, call.spec.zero_denominator == "nan"
-    if denominator is None:
+    if c.denominator is None:
         return 1.0, None
-    if not isinstance(denominator, Tensor) or denominator.device.type == "cpu":
-        denominator = float(denominator)  # a number costs less than operations on one
-        return 1 / denominator if denominator else 0.0, torch.tensor(True) if nan and not denominator else None
-    return divide(xp, "zero", torch.ones_like(denominator), denominator), denominator == 0 if nan else None
+    if isinstance(c.denominator, Tensor) and c.denominator.device.type != "cpu":
+        scale = divide(xp, "zero", torch.ones_like(c.denominator), c.denominator)
+        return scale, scale == 0 if call.spec.zero_denominator == "nan" else None
+    denominator = float(c.denominator)  # a number costs less than operations on one
+    if denominator:
+        return 1 / denominator, None
+    nan = call.spec.zero_denominator == "nan"
+    return 0.0, torch.ones((), dtype=torch.bool, device=_tensors(c)[0].device) if nan else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -324,32 +319,45 @@ class _Block:
         )
 
 
-def _blocks(z: Tensor, call: Call, inside: torch.dtype) -> Iterator[_Block]:
-    """Yield the blocks: about 4 MB of logits in the type that is computed in, 2 MB where that is another one."""
+def _blocks(z: Tensor, call: Call, inside: torch.dtype, *, copy: bool) -> Iterator[tuple[_Block, Tensor]]:
+    """Yield blocks of about 4 MB of logits, 2 MB where they are computed in another type, and their logits.
+
+    A copy may be written over. All copies lie in one piece of memory: blocks that come and go between the small arrays
+    which stay would spread over the heap.
+    """
     n = z.shape[0] if z.ndim > 1 and call.axis != 0 else 1
     budget = (1 << 22 if z.dtype is inside else 1 << 21) * n
-    step = budget // max(1, z.numel() * inside.itemsize) if z.device.type == "cpu" else n
-    if step >= n:
-        yield _Block(None, z.shape)
-        return
+    step = min(n, max(1, budget // max(1, z.numel() * inside.itemsize))) if z.device.type == "cpu" else n
+    work = None
     for start in range(0, n, max(1, step)):
-        yield _Block(slice(start, start + max(1, step)), z.shape)
+        block = _Block(slice(start, start + step) if step < n else None, z.shape)
+        logits = block.of(z)
+        if copy:
+            work = torch.empty_like(logits, dtype=inside) if work is None else work[: len(logits)]
+            logits = work.copy_(logits)
+        yield block, logits
 
 
-def _forward(z: Tensor, c: Any, out: Tensor, *, slopes: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Return weighted row losses and, for index targets, two numbers a row; with ``slopes``, ``out`` is the gradient."""
+def _is_hard(c: Any) -> bool:
+    return isinstance(c, SoftmaxCoefficients) and c.index is not None and c.beta is None
+
+
+def _forward(z: Tensor, c: Any, out: Tensor, *, slopes: bool) -> tuple[Tensor, ...]:
+    """Return weighted row losses and, for index targets, two more numbers a row.
+
+    ``out``, which may be ``z``, is written over; with ``slopes`` it then is the gradient.
+    """
     if isinstance(c, SigmoidCoefficients):
-        return _binary(z, c, out, slopes), ()
-    if c.index is None or c.beta is not None:
-        return _dense(z, c, out, slopes), ()
-    top = z.amax(c.axis, keepdim=True)
-    torch.sub(z, top, out=out).exp_()
-    target, own = z.gather(c.axis, c.index), out.gather(c.axis, c.index)
+        return (_binary(z, c, out, slopes),)
+    if not _is_hard(c):
+        return (_dense(z, c, out, slopes),)
+    top, target = z.amax(c.axis, keepdim=True), z.gather(c.axis, c.index)
+    own = torch.sub(z, top, out=out).exp_().gather(c.axis, c.index)
     others = out.scatter_(c.axis, c.index, 0.0).sum(c.axis, keepdim=True)
     loss = c.alpha * (torch.where(target == top, others.log1p(), (others + own).log()) + (top - target))
     if slopes:
         _hard_slopes(out, c, others, own)
-    return loss.masked_fill_(c.alpha == 0, 0.0), (top, others)
+    return loss.masked_fill_(c.alpha == 0, 0.0), top, others
 
 
 def _hard_slopes(e: Tensor, c: SoftmaxCoefficients, others: Tensor, own: Tensor | None = None) -> None:
