@@ -15,8 +15,8 @@ from ..errors import missing_framework, refuse
 try:
     import chainer
     import chainer.functions as F
-except Exception as cause:  # an AttributeError under numpy 2, a ModuleNotFoundError on Python 3.12
-    missing_framework("chainer", "chainer", cause)
+except Exception as cause:  # no distutils on Python 3.12, no numpy.bool under NumPy 2: many ways to fail
+    missing_framework("chainer", "chainer", cause, "on Python 3.11 with numpy<2")
 from chainer import FunctionNode, Variable
 
 from .. import closed_form, composite
@@ -24,12 +24,14 @@ from .._arrays import Array, ArrayFunctions
 from ..call import Call, prepare
 from ..lowering import lower, reduce
 
+Operation = Callable[..., Any]
+
 
 class Tracked:
-    """A Variable whose comparisons give plain arrays, which Variables do not have; its arithmetic is the graph's."""
+    """A Variable that compares, as Variables do not: comparisons see the values, arithmetic is the graph's."""
 
-    __array_ufunc__ = None  # NumPy leaves operators to this class
-    __array_priority__ = 1000  # and so does CuPy
+    __array_ufunc__ = None  # so that NumPy and, by the priority, CuPy leave operators to this class
+    __array_priority__ = 1000
 
     def __init__(self, variable: Any) -> None:
         self.variable = variable
@@ -41,6 +43,21 @@ class Tracked:
         return Tracked(-self.variable)
 
 
+def _define_operators() -> None:
+    def arithmetic(apply: Operation) -> Operation:
+        return lambda a, b: Tracked(apply(_variable(a), _variable(b)))
+
+    def comparison(compare: Operation) -> Operation:
+        return lambda a, b: compare(_array(a), _array(b))
+
+    for name in ("add", "sub", "mul", "truediv"):
+        method = arithmetic(getattr(operator, name))
+        setattr(Tracked, f"__{name}__", method)
+        setattr(Tracked, f"__r{name}__", lambda a, b, method=method: method(b, a))
+    for name in ("lt", "le", "gt", "ge", "eq", "ne"):
+        setattr(Tracked, f"__{name}__", comparison(getattr(operator, name)))
+
+
 def _variable(x: Any) -> Any:
     return x.variable if isinstance(x, Tracked) else x
 
@@ -49,21 +66,152 @@ def _array(x: Any) -> Any:
     return x.array if isinstance(x, Tracked) else x
 
 
-def _install(name: str) -> None:
-    arithmetic, comparison = getattr(operator, name, None), name in ("lt", "le", "gt", "ge", "eq", "ne")
-
-    def forward(self: Tracked, other: Any) -> Any:
-        if comparison:
-            return arithmetic(self.array, _array(other))
-        return Tracked(arithmetic(self.variable, _variable(other)))
-
-    def backward(self: Tracked, other: Any) -> Any:
-        return Tracked(arithmetic(other, self.variable))
-
-    setattr(Tracked, f"__{name}__", forward)
-    if not comparison:
-        setattr(Tracked, f"__r{name}__", backward)
+_define_operators()
 
 
-for _name in ("add", "sub", "mul", "truediv", "lt", "le", "gt", "ge", "eq", "ne"):
-    _install(_name)
+class ChainerArrays(ArrayFunctions):
+    """The array functions on tracked variables, and as they are on the arrays of NumPy or CuPy."""
+
+    def __init__(self, xp: Any) -> None:
+        super().__init__(xp)
+        for name in ("exp", "expm1", "log", "log1p", "reshape"):
+            setattr(self, name, _either(getattr(xp, name), getattr(F, name)))
+        self.expand_dims = _either(super().expand_dims, F.expand_dims)
+        self.where, self.ones_like = self._where, lambda x: xp.ones_like(_array(x))
+
+    def asarray(self, x: Any, like: Array, name: str) -> Array:
+        if not isinstance(x, Variable):
+            return super().asarray(x, like, name)
+        tracked = x.requires_grad and x.dtype.kind == "f" and chainer.config.enable_backprop
+        return Tracked(x) if tracked else x.array
+
+    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
+        return super().to_numpy(_array(x))
+
+    def astype(self, x: Array, dtype: Any) -> Array:
+        if not isinstance(x, Tracked):
+            return super().astype(x, dtype)
+        return x if x.dtype == dtype else Tracked(_Cast(self, dtype).apply((x.variable,))[0])
+
+    def _where(self, condition: Array, x: Any, y: Any) -> Array:
+        if not isinstance(x, Tracked) and not isinstance(y, Tracked):
+            return self.xp.where(condition, x, y)
+        dtype = (x if isinstance(x, Tracked) else y).dtype
+        both = (v.variable if isinstance(v, Tracked) else self.xp.asarray(v, dtype=dtype) for v in (x, y))
+        return Tracked(F.where(condition, *both))
+
+    def sum(self, x: Array, axis: int | None = None) -> Array:
+        if not isinstance(x, Tracked):
+            return super().sum(x, axis)
+        return Tracked(F.sum(x.variable, axis, keepdims=axis is not None))
+
+    def argmax(self, x: Array, axis: int) -> Array:
+        return super().argmax(_array(x), axis)
+
+    def take(self, values: Array, index: Array) -> Array:
+        return Tracked(values.variable[index]) if isinstance(values, Tracked) else super().take(values, index)
+
+    def pick(self, x: Array, index: Array, axis: int) -> Array:
+        if not isinstance(x, Tracked):
+            return super().pick(x, index, axis)
+        # Chainer has no differentiable take_along_axis.
+        return self.sum(self.where(self.positions(x.shape[axis], axis, x) == index, x, 0.0), axis)
+
+    def detach(self, x: Array) -> Array:
+        return _array(x)
+
+
+def _either(plain: Operation, tracked: Operation) -> Operation:
+    def apply(x: Array, *arguments: Any) -> Array:
+        return Tracked(tracked(x.variable, *arguments)) if isinstance(x, Tracked) else plain(x, *arguments)
+
+    return apply
+
+
+functions = lru_cache(ChainerArrays)
+"""The array functions of a module: one object for each, since weights are cached there."""
+
+
+class _Cast(FunctionNode):  # type: ignore[misc]
+    """Convert to another type; between float64 and float16 the value, or the gradient, is rounded once on CuPy too."""
+
+    def __init__(self, xp: ChainerArrays, dtype: Any) -> None:
+        self.xp, self.dtype = xp, dtype
+
+    def forward(self, inputs: Any) -> Any:
+        self.back = inputs[0].dtype
+        return (closed_form.round_once(self.xp, inputs[0], self.dtype),)
+
+    def backward(self, indexes: Any, upstream: Any) -> Any:
+        return _Cast(self.xp, self.back).apply(upstream)
+
+
+def make_call(spec: Any, logits: Any, validate: bool | None, *arguments: Any) -> tuple[ChainerArrays, Call]:
+    """Return the array functions and the checked call, on plain logits; values are looked at where the host has them."""
+    array = chainer.as_array(logits)
+    if not isinstance(array, (np.ndarray, chainer.backends.cuda.ndarray)):
+        refuse("logits", "be a Variable, or an array of NumPy or CuPy", type(array).__name__, error=TypeError)
+    xp = functions(chainer.backend.get_array_module(array))
+    if validate is None:
+        validate = isinstance(array, np.ndarray)
+    return xp, prepare(xp, spec, array, *arguments, check_values=validate)
+
+
+def loss(xp: ChainerArrays, call: Call, logits: Any) -> Variable:
+    """Return the loss in the logits' type: from the closed form, or where more than logits is asked, the composite."""
+    z = chainer.as_variable(logits)
+    weights = call.class_weight if isinstance(call.class_weight, tuple) else (call.class_weight,)
+    if any(isinstance(x, Tracked) for x in (call.targets, call.sample_weight, *weights)):
+        return _composite_loss(xp, call, z)
+    return _Loss(xp, call, keep=z.requires_grad).apply((z,))[0]
+
+
+def loss_parts(xp: ChainerArrays, call: Call, logits: Any) -> tuple[Variable, Variable]:
+    """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
+    rows, denominator = _composite_rows(xp, call, chainer.as_variable(logits))
+    if not isinstance(denominator, Tracked):
+        denominator = xp.xp.asarray(1.0 if denominator is None else denominator, dtype=xp.wide)
+    return tuple(chainer.as_variable(_variable(x)) for x in (xp.sum(xp.astype(rows, xp.wide)), denominator))
+
+
+def _composite_rows(xp: ChainerArrays, call: Call, z: Variable) -> tuple[Array, Any]:
+    inside = closed_form.computed_in(xp, call)
+    with np.errstate(all="ignore"):
+        c = lower(xp, call, inside)
+        rows = composite.rows(xp, call.spec, xp.astype(Tracked(z), inside), c, xp.eps(call.logits), inside)
+    return rows, c.denominator
+
+
+def _composite_loss(xp: ChainerArrays, call: Call, z: Variable) -> Variable:
+    value = reduce(xp, call, *_composite_rows(xp, call, z))
+    return xp.astype(value, call.logits.dtype).variable
+
+
+class _Loss(FunctionNode):  # type: ignore[misc]
+    """The closed form. Native float32 and float64 keep a reduced loss's gradient from the forward and scale it once."""
+
+    def __init__(self, xp: ChainerArrays, call: Call, *, keep: bool) -> None:
+        self.xp, self.call, self.kept = xp, call, None
+        native = call.logits.dtype == closed_form.computed_in(xp, call)
+        self.keep = keep and native and call.spec.reduction != "none" and chainer.config.enable_backprop
+
+    def forward(self, inputs: Any) -> Any:
+        self.retain_inputs((0,))
+        with np.errstate(all="ignore"):
+            value, self.kept = closed_form.loss_and_grad(self.xp, self.call, gradient=self.keep)
+        self.call = dataclasses.replace(self.call, logits=None)
+        return (self.xp.xp.asarray(value),)
+
+    def backward(self, indexes: Any, upstreams: Any) -> Any:
+        z, (upstream,) = self.get_retained_inputs()[0], upstreams
+        call = dataclasses.replace(self.call, logits=z.array)
+        if chainer.config.enable_backprop:  # what this returns will be differentiated
+            value = _composite_loss(self.xp, call, z)
+            return chainer.grad([value], [z], [upstream], enable_double_backprop=True)
+        gradient, self.kept = self.kept, None
+        with np.errstate(all="ignore"):
+            if gradient is None:
+                gradient = closed_form.loss_and_grad(self.xp, call, upstream.array)[1]
+            else:
+                gradient *= upstream.array
+        return (Variable(gradient, requires_grad=False),)

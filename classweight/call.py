@@ -166,20 +166,19 @@ def _axis(spec: SoftmaxCrossEntropy, shape: Shape) -> int:
 
 def _check_targets(xp: Arrays, spec: Any, targets: Array, shape: Shape, axis: int) -> None:
     kind, got = xp.kind(targets), xp.static_shape(targets)
-    came = f"{_dtype(targets)} of shape {_text(got)}"
     if isinstance(spec, SigmoidCrossEntropy):
         if spec.average_outputs and (not shape or shape[-1] == 0):
             refuse("logits", "have a last axis of at least one output", f"shape {_text(shape)}")
         if kind == "other" or not _fits(got, shape):
-            refuse("targets", f"be real or bool, of the logits' shape {_text(shape)}", came)
-        return
-    positions = drop(shape, axis)
-    if _fits(got, shape) and kind != "other":
+            refuse("targets", f"be real or bool, of the logits' shape {_text(shape)}", _described(xp, targets))
+    elif _fits(got, shape) and kind != "other":
         if spec.ignore_index is not None:
             refuse("ignore_index", "be None for distributions, which have `mask`", spec.ignore_index)
-    elif not (_fits(got, positions) and kind == "i"):
+    elif not (_fits(got, drop(shape, axis)) and kind == "i"):
+        positions = drop(shape, axis)
         expected = f"be integers of shape {_text(positions)} or a distribution of shape {_text(shape)}"
-        refuse("targets", expected, came, error=TypeError if _fits(got, positions) else ValueError)
+        error = TypeError if _fits(got, positions) else ValueError
+        refuse("targets", expected, _described(xp, targets), error=error)
 
 
 def _check_prefix(xp: Arrays, name: str, x: Array, positions: Shape, kinds: str, words: str) -> None:
@@ -234,7 +233,7 @@ def _denominator(xp: Arrays, spec: Any, denominator: Any, logits: Array, check_v
         return float(denominator)
     array = xp.asarray(denominator, logits, "denominator")
     if xp.kind(array) not in "fi" or xp.static_shape(array) != ():
-        refuse("denominator", expected, f"{_dtype(array)} of shape {_text(xp.static_shape(array))}")
+        refuse("denominator", expected, _described(xp, array))
     array = xp.detach(xp.astype(array, xp.wide))
     if check_values and not 0 <= float(xp.to_numpy(array)) < math.inf:
         refuse("denominator", expected, float(xp.to_numpy(array)))
@@ -286,11 +285,17 @@ def _refuse_first(
 
 def _fits(got: Shape, expected: Shape) -> bool:
     """Whether the shapes agree as far as they are known."""
+    if got == expected:
+        return True
     return len(got) == len(expected) and all(None in (n, m) or n == m for n, m in zip(got, expected, strict=True))
 
 
 def _text(shape: Shape) -> str:
     return str(tuple("?" if n is None else n for n in shape)).replace("'", "")
+
+
+def _described(xp: Arrays, x: Array) -> str:
+    return f"{_dtype(x)} of shape {_text(xp.static_shape(x))}"
 
 
 def _dtype(x: Array) -> str:

@@ -22,7 +22,7 @@ BLOCK_BYTES = 1 << 20
 
 def loss_parts(xp: ArrayFunctions, call: Call) -> tuple[Array, Array]:
     """Return the sum over positions and what a mean divides it by (1 for a sum), in float64."""
-    coefficients = lower(xp, call, _inside(xp, call))
+    coefficients = lower(xp, call, computed_in(xp, call))
     rows, _ = _rows(xp, call, coefficients, None)
     denominator = 1.0 if coefficients.denominator is None else coefficients.denominator
     return xp.sum(xp.astype(rows, xp.wide)), xp.xp.asarray(denominator, dtype=xp.wide)
@@ -36,14 +36,14 @@ def loss_and_grad(xp: ArrayFunctions, call: Call, upstream: Any = None, *, gradi
     ValueError
         An upstream gradient of another shape than the loss's.
     """
-    coefficients = lower(xp, call, _inside(xp, call))
+    coefficients = lower(xp, call, computed_in(xp, call))
     dtype = call.logits.dtype
     scale = _scale(xp, call, coefficients.denominator, upstream) if gradient else None
     rows, slopes = _rows(xp, call, coefficients, scale)
     return round_once(xp, reduce(xp, call, rows, coefficients.denominator), dtype), slopes
 
 
-def _inside(xp: ArrayFunctions, call: Call) -> Any:
+def computed_in(xp: ArrayFunctions, call: Call) -> Any:
     """Return the type that is computed in."""
     exact = call.spec.precision == "exact" or call.logits.dtype == xp.wide
     return xp.wide if exact else xp.float32
@@ -65,7 +65,7 @@ def _scale(xp: ArrayFunctions, call: Call, denominator: Any, upstream: Any) -> A
 
 def _rows(xp: ArrayFunctions, call: Call, c: Any, scale: Array | None) -> tuple[Array, Any]:
     """Return the weighted row losses and, with a scale, the gradient times it."""
-    z, inside = call.logits, _inside(xp, call)
+    z, inside = call.logits, computed_in(xp, call)
     eps = xp.eps(z)
     rows = xp.xp.empty(call.row_shape(xp), dtype=inside)
     slopes = None if scale is None else xp.xp.empty(z.shape, dtype=z.dtype)

@@ -22,9 +22,9 @@ def refuse(argument: str, expected: str, got: object, where: str = "", error: ty
     raise error(f"`{argument}` must {expected}; got {got}{' ' + where if where else ''}") from None
 
 
-def missing_framework(module: str, extra: str, cause: ImportError) -> NoReturn:
-    """Raise an ImportError that names the extra to install."""
-    raise ImportError(
-        f"classweight.adapters.{module} needs {cause.name or extra}: pip install 'classweight[{extra}]' ({cause})",
-        name=cause.name,
-    ) from cause
+def missing_framework(module: str, extra: str, cause: Exception, versions: str = "") -> NoReturn:
+    """Raise an ImportError that names the extra to install, and the versions that it needs where few will do."""
+    name = cause.name if isinstance(cause, ImportError) else None
+    needs = f"{extra} {versions}" if versions else name or extra
+    message = f"classweight.adapters.{module} needs {needs}: pip install 'classweight[{extra}]' ({cause})"
+    raise ImportError(message, name=name) from cause
