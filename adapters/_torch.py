@@ -135,18 +135,27 @@ def _inside(z: Tensor, call: Call) -> torch.dtype:
 def loss_parts(call: Call) -> tuple[Tensor, Tensor]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
     c = lower(xp, call, _inside(call.logits, call))
-    numerator = _composite_rows(call, c).sum(dtype=torch.float64)
     denominator = 1.0 if c.denominator is None else c.denominator
+    total = dataclasses.replace(call, spec=_summed(call.spec))
+    numerator = _value(total, dataclasses.replace(c, denominator=None), torch.float64)
     return numerator, torch.as_tensor(denominator, dtype=torch.float64, device=numerator.device)
+
+
+@kept
+def _summed(spec: Any) -> Any:
+    return dataclasses.replace(spec, reduction="sum")
 
 
 def loss(call: Call) -> Tensor:
     """Return the loss in the logits' type."""
-    c = lower(xp, call, _inside(call.logits, call))
+    return _value(call, lower(xp, call, _inside(call.logits, call)), call.logits.dtype)
+
+
+def _value(call: Call, c: Any, dtype: torch.dtype) -> Tensor:
     if _can_fuse(call, c):
         # A Function is not told of `no_grad`, and would make a gradient for nobody.
-        return _Fused.apply(call.logits if torch.is_grad_enabled() else call.logits.detach(), call, c)
-    return _composite_loss(call, c)
+        return _Fused.apply(call.logits if torch.is_grad_enabled() else call.logits.detach(), call, c, dtype)
+    return _composite_loss(call, c, dtype)
 
 
 def _can_fuse(call: Call, c: Any) -> bool:
@@ -158,13 +167,10 @@ def _can_fuse(call: Call, c: Any) -> bool:
     return not (torch.is_grad_enabled() and any(x.requires_grad for x in _tensors(c)))
 
 
-def _composite_loss(call: Call, c: Any) -> Tensor:
-    return _cast(reduce(xp, call, _composite_rows(call, c), c.denominator), call.logits.dtype)
-
-
-def _composite_rows(call: Call, c: Any) -> Tensor:
+def _composite_loss(call: Call, c: Any, dtype: torch.dtype) -> Tensor:
     z, inside = call.logits, _inside(call.logits, call)
-    return composite.rows(xp, call.spec, _cast(z, inside), c, xp.eps(z), inside)
+    rows = composite.rows(xp, call.spec, _cast(z, inside), c, xp.eps(z), inside)
+    return _cast(reduce(xp, call, rows, c.denominator), dtype)
 
 
 def round_once(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -220,7 +226,7 @@ class _Fused(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, call: Call, c: Any) -> Tensor:
+    def forward(ctx: Any, z: Tensor, call: Call, c: Any, dtype: torch.dtype) -> Tensor:
         inside, needs_gradient = _inside(z, call), ctx.needs_input_grad[0]
         scale, undefined = _mean_scale(call, c)
         keep = needs_gradient and call.spec.reduction != "none" and z.dtype is inside
@@ -240,17 +246,18 @@ class _Fused(torch.autograd.Function):
         if needs_gradient:
             ctx.save_for_backward(z, *_tensors(c), *numbers[1:])
             ctx.call, ctx.c, ctx.kept, ctx.scale = dataclasses.replace(call, logits=None), c, kept, scale
-        return round_once(value, z.dtype)
+        return round_once(value, dtype)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None, None]:
         if torch.is_grad_enabled():  # create_graph=True
             z = ctx.saved_tensors[0]
-            value = _composite_loss(dataclasses.replace(ctx.call, logits=z), ctx.c)
-            return torch.autograd.grad(value, z, upstream, create_graph=True)[0], None, None
+            value = _composite_loss(dataclasses.replace(ctx.call, logits=z), ctx.c, upstream.dtype)
+            return torch.autograd.grad(value, z, upstream, create_graph=True)[0], None, None, None
         if ctx.kept is not None:
             kept, ctx.kept = ctx.kept, None
-            return (kept if upstream.device.type == "cpu" and upstream.item() == 1 else kept.mul_(upstream)), None, None
+            unscaled = upstream.device.type == "cpu" and upstream.item() == 1
+            return kept if unscaled else kept.mul_(upstream), None, None, None
         z, *_, top, others = ctx.saved_tensors  # raises if one of them was changed in place since
         call, c, inside = ctx.call, ctx.c, _inside(z, ctx.call)
         scale = upstream.to(torch.float64) * ctx.scale
@@ -267,7 +274,7 @@ class _Fused(torch.autograd.Function):
                 _forward(zb, share, out, slopes=True)
             if out is not target:
                 target.copy_(round_once(out, z.dtype))
-        return gradient, None, None
+        return gradient, None, None, None
 
 
 def _tensors(c: Any) -> list[Tensor]:

@@ -298,6 +298,21 @@ def test_weights_whose_shape_is_known_at_the_call_stay_in_the_spec(spec: Any) ->
     assert torch.equal(module(z, t), cwt.loss(spec, z, t))
 
 
+@each_precision
+@each_spec
+def test_the_parts_of_a_loss_divide_to_it_and_so_do_their_gradients(kind: str, precision: str) -> None:
+    z, t = batch(kind, torch.float32)
+    f = function(kind, precision, t)
+    spec = dataclasses.replace(SPECS[kind], precision=precision)
+    z.requires_grad_()
+    numerator, denominator = cwt.loss_parts(spec, z, t)
+    assert numerator.dtype is denominator.dtype is torch.float64
+    (found,) = torch.autograd.grad(numerator / denominator, z)
+    torch.testing.assert_close((numerator / denominator).float(), f(z), rtol=2**-23, atol=0)
+    expected = gradient(f, z)
+    torch.testing.assert_close(found, expected, rtol=2**-21, atol=2**-23 * float(expected.abs().max()))
+
+
 def test_accumulated_micro_batches_are_the_whole_batch() -> None:
     z, y = batch("index")
     spec = SPECS["index"]
