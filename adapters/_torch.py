@@ -231,21 +231,25 @@ class _Fused(torch.autograd.Function):
         scale, undefined = _mean_scale(call, c)
         keep = needs_gradient and call.spec.reduction != "none" and z.dtype is inside
         kept = torch.empty_like(z) if keep else None
-        # The rows' losses and, for index targets, two more numbers.
-        numbers = [torch.empty(call.row_shape(xp), dtype=inside, device=z.device) for _ in range(3)]
+        numbers: Any = None  # the rows' losses and, for index targets, two more
         for block, zb in _blocks(z, call, inside, copy=not keep):
             out = zb if kept is None else block.of(kept)
             found = _forward(zb, block.coefficients(c, inside, scale), out, slopes=keep)
             if isinstance(c, SigmoidCoefficients) and call.spec.average_outputs:
                 found = (found[0].sum(-1, keepdim=True),)
-            for number, part in zip(numbers, found, strict=False):
+            if block.rows is None:
+                numbers = found
+                break
+            if numbers is None:
+                numbers = [x.new_empty(call.row_shape(xp)) for x in found]
+            for number, part in zip(numbers, found, strict=True):
                 block.of(number).copy_(part)
         value = reduce(xp, call, numbers[0], None)
         if undefined is not None:
             value = torch.where(undefined, math.nan, value)
         if needs_gradient:
             ctx.save_for_backward(z, *_tensors(c), *numbers[1:])
-            ctx.call, ctx.c, ctx.kept, ctx.scale = dataclasses.replace(call, logits=None), c, kept, scale
+            ctx.call, ctx.c, ctx.kept, ctx.scale = call, c, kept, scale
         return round_once(value, dtype)
 
     @staticmethod
@@ -258,7 +262,7 @@ class _Fused(torch.autograd.Function):
             kept, ctx.kept = ctx.kept, None
             unscaled = upstream.device.type == "cpu" and upstream.item() == 1
             return kept if unscaled else kept.mul_(upstream), None, None, None
-        z, *_, top, others = ctx.saved_tensors  # raises if one of them was changed in place since
+        z, *saved = ctx.saved_tensors  # raises if one of them was changed in place since
         call, c, inside = ctx.call, ctx.c, _inside(z, ctx.call)
         scale = upstream.to(torch.float64) * ctx.scale
         if call.spec.reduction == "none" and call.position_axis is not None:
@@ -269,7 +273,12 @@ class _Fused(torch.autograd.Function):
             out = target if z.dtype is inside else zb
             share = block.coefficients(c, inside, scale)
             if _is_hard(c):
-                _hard_slopes(torch.sub(zb, block.of(top), out=out).exp_(), share, block.of(others))
+                top, others = (block.of(x) for x in saved[-2:])
+                e = torch.sub(zb, top, out=out).exp_()
+                total = others + e.gather(c.axis, share.index)
+                _hard_slopes(e, share, others, total)
+                if not _is_finite(total):
+                    e.masked_fill_(share.alpha == 0, 0.0)
             else:
                 _forward(zb, share, out, slopes=True)
             if out is not target:
@@ -336,7 +345,7 @@ def _blocks(z: Tensor, call: Call, inside: torch.dtype, *, copy: bool) -> Iterat
     budget = (1 << 22 if z.dtype is inside else 1 << 21) * n
     step = min(n, max(1, budget // max(1, z.numel() * inside.itemsize))) if z.device.type == "cpu" else n
     work = None
-    for start in range(0, n, max(1, step)):
+    for start in range(0, max(1, n), max(1, step)):
         block = _Block(slice(start, start + step) if step < n else None, z.shape)
         logits = block.of(z)
         if copy:
@@ -361,24 +370,28 @@ def _forward(z: Tensor, c: Any, out: Tensor, *, slopes: bool) -> tuple[Tensor, .
     top, target = z.amax(c.axis, keepdim=True), z.gather(c.axis, c.index)
     own = torch.sub(z, top, out=out).exp_().gather(c.axis, c.index)
     others = out.scatter_(c.axis, c.index, 0.0).sum(c.axis, keepdim=True)
-    loss = c.alpha * (torch.where(target == top, others.log1p(), (others + own).log()) + (top - target))
+    total = others + own
+    loss = torch.where(target == top, others.log1p(), total.log()).add_(top - target).mul_(c.alpha)
     if slopes:
-        _hard_slopes(out, c, others, own)
-    return loss.masked_fill_(c.alpha == 0, 0.0), top, others
+        _hard_slopes(out, c, others, total)
+    if not _is_finite(loss):
+        loss.masked_fill_(c.alpha == 0, 0.0)
+        out.masked_fill_(c.alpha == 0, 0.0)
+    return loss, top, others
 
 
-def _hard_slopes(e: Tensor, c: SoftmaxCoefficients, others: Tensor, own: Tensor | None = None) -> None:
+def _hard_slopes(e: Tensor, c: SoftmaxCoefficients, others: Tensor, total: Tensor) -> None:
     """Turn exp(z - max z) into alpha (q - [c = y]), with q_y - 1 as -R_y / S."""
-    own = e.gather(c.axis, c.index) if own is None else own
-    scale = c.alpha / (others + own)
-    e.mul_(scale).scatter_(c.axis, c.index, -others * scale)
-    _clear(e, c.alpha == 0, scale)
+    scale = c.alpha / total
+    e.mul_(scale).scatter_(c.axis, c.index, others.mul(scale).neg_())
 
 
-def _clear(gradient: Tensor, dead: Tensor, scale: Tensor) -> None:
-    """Set rows without a coefficient to 0: they are not yet where their logits are infinite or NaN."""
-    if gradient.device.type != "cpu" or not scale.sum().isfinite():
-        gradient.masked_fill_(dead, 0.0)
+def _is_finite(x: Tensor) -> bool:
+    """Whether every entry is finite - if that can be said without a synchronisation.
+
+    A row without a coefficient weighs 0 already, unless its logits are infinite or NaN: then it must be cleared.
+    """
+    return x.device.type == "cpu" and math.isfinite(x.sum().item())
 
 
 def _dense(z: Tensor, c: SoftmaxCoefficients, out: Tensor, slopes: bool) -> Tensor:
@@ -403,8 +416,10 @@ def _dense(z: Tensor, c: SoftmaxCoefficients, out: Tensor, slopes: bool) -> Tens
     if slopes:
         scale = weight / (1 + others)
         e.mul_(scale).sub_(a).scatter_(axis, dominant, rest - others * scale)
-        _clear(e, weight == 0, scale)
-    return loss.masked_fill_(weight == 0, 0.0)
+    if not _is_finite(loss):
+        loss.masked_fill_(weight == 0, 0.0)
+        e.masked_fill_(weight == 0, 0.0)
+    return loss
 
 
 def _binary(z: Tensor, c: SigmoidCoefficients, out: Tensor, slopes: bool) -> Tensor:

@@ -111,6 +111,34 @@ def test_a_row_without_a_softmax_is_nan_and_so_is_its_gradient(row: Any, targets
         assert found.isnan().all()
 
 
+@each_precision
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reduction", ["none", "mean_over_weights"])
+@pytest.mark.parametrize("row", ROWS_WITHOUT_A_SOFTMAX)
+@pytest.mark.parametrize("targets", ["index", "distribution", "binary"])
+def test_an_ignored_row_adds_nothing_whatever_its_logits(
+    targets: str, row: Any, reduction: Any, dtype: torch.dtype, precision: Any
+) -> None:
+    z = torch.tensor([[2, -1, 0.5], row, [0.5, 0.5, 3]], dtype=dtype)
+    t: Any = torch.tensor([0, 0, 2])
+    spec: Any = SoftmaxCrossEntropy(reduction=reduction, precision=precision, class_weight=[1, 2, 5])
+    if targets != "index":
+        t = torch.nn.functional.one_hot(t, 3).to(dtype)
+    if targets == "binary":
+        spec = SigmoidCrossEntropy(reduction=reduction, precision=precision, class_weight=(1, 2))
+    kept = torch.tensor([True, False, True])
+    for arguments in ({"mask": kept}, {"sample_weight": kept.double()}):
+        leaf, alone = z.clone().requires_grad_(), z[kept].clone().requires_grad_()
+        value = cwt.loss(spec, leaf, t, **arguments)
+        expected = cwt.loss(spec, alone, t[kept])
+        assert torch.equal(value[kept] if reduction == "none" else value, expected)
+        for graph in (False, False, True):
+            (found,) = torch.autograd.grad(value.sum(), leaf, retain_graph=True, create_graph=graph)
+            (of_alone,) = torch.autograd.grad(expected.sum(), alone, retain_graph=True, create_graph=graph)
+            assert torch.equal(found[kept], of_alone)
+            assert (found[1] == 0).all()
+
+
 @each_spec
 def test_gradgradcheck(kind: str) -> None:
     z, t = batch(kind, rows=3)
