@@ -31,7 +31,8 @@ class TorchArrays:
 
     wide, int64 = torch.float64, torch.int64
     exp, expm1, log, log1p = torch.exp, torch.expm1, torch.log, torch.log1p
-    where, ones_like, reshape, expand_dims = torch.where, torch.ones_like, torch.reshape, torch.unsqueeze
+    equal, where, ones_like = torch.eq, torch.where, torch.ones_like
+    reshape, expand_dims = torch.reshape, torch.unsqueeze
 
     def kind(self, x: Tensor) -> Kind:
         if x.dtype.is_floating_point:

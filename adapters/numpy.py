@@ -45,7 +45,7 @@ def loss(
         The input that ``spec.inputs`` names, of a floating type.
     targets : array
         Integers in the logits' shape without the class axis, or a distribution (real or bool, entries >= 0) in the
-        logits' shape. For a binary loss: numbers from 0 to 1 in the logits' shape.
+        logits' shape. For a binary loss: numbers >= 0, 0 or 1 or between, in the logits' shape.
     sample_weight : array, optional
         Finite and >= 0; a scalar or of a shape that is a prefix of the position shape, spread over the rest. It
         multiplies the class weight.

@@ -148,14 +148,14 @@ def cross_entropy(
     """
     _check_tensors(input=input, target=target, weight=weight)
     input, target, weight = _autocast(input, target, weight)
-    _check_class_weight(input, weight)
+    _check_class_weight(weight)
     soft = target.shape == input.shape
     if soft:
         if not target.is_floating_point():
             refuse("target", "be floating point where it has the input's shape", target.dtype, error=TypeError)
         input = input.to(_promoted(input, target, weight))
     else:
-        _check_index_path(input, target, weight, label_smoothing)
+        _check_index_path(input, target, weight)
     spec = _cross_entropy_spec(size_average, ignore_index, reduce, reduction, label_smoothing, soft_targets=soft)
     return loss(spec, input, target, class_weight=weight)
 
@@ -172,7 +172,7 @@ def nll_loss(
     """Drop in for ``torch.nn.functional.nll_loss``: its arguments, value, gradient, dtype, shape and refusals."""
     _check_tensors(input=input, target=target, weight=weight)
     input, target, weight = _autocast(input, target, weight)
-    _check_class_weight(input, weight)
+    _check_class_weight(weight)
     _check_index_path(input, target, weight)
     spec = _nll_loss_spec(size_average, ignore_index, reduce, reduction)
     return loss(spec, input, target, class_weight=weight)
@@ -242,10 +242,12 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         )
 
 
-def _check_tensors(**arguments: Tensor | None) -> None:
-    for name, x in arguments.items():
+def _check_tensors(input: Tensor, **others: Tensor | None) -> None:
+    for name, x in {"input": input, **others}.items():
         if not isinstance(x, Tensor) and not (x is None and "weight" in name):
             refuse(name, "be a tensor", type(x).__name__, error=TypeError)
+    if not input.is_floating_point():
+        refuse("input", "be floating point", input.dtype, error=TypeError)
 
 
 def _autocast(input: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
@@ -267,17 +269,15 @@ def _promoted(*tensors: Tensor | None) -> torch.dtype:
     return dtype
 
 
-def _check_class_weight(input: Tensor, weight: Tensor | None) -> None:
+def _check_class_weight(weight: Tensor | None) -> None:
     if weight is not None and weight.ndim != 1:
         refuse("weight", "be 1-d, one per class", f"shape {tuple(weight.shape)}")
 
 
-def _check_index_path(input: Tensor, target: Tensor, weight: Tensor | None, label_smoothing: float = 0.0) -> None:
+def _check_index_path(input: Tensor, target: Tensor, weight: Tensor | None) -> None:
     """Refuse what PyTorch refuses with class indices."""
     if target.dtype not in (torch.int64, torch.uint8):
         refuse("target", "be int64 or uint8 class indices", target.dtype, error=TypeError)
-    if target.dtype is torch.uint8 and (input.ndim > 2 or (weight is not None and label_smoothing)):
-        refuse("target", "be int64 here", "uint8, which PyTorch takes for (N, C) inputs alone", error=TypeError)
     if weight is not None and weight.dtype is not input.dtype:
         refuse("weight", f"have the input's dtype {input.dtype}", weight.dtype, error=TypeError)
     _check_constant("weight", weight)

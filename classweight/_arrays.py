@@ -6,6 +6,7 @@ convention. `ArrayFunctions` serves every namespace of the array API standard: N
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeAlias
@@ -52,6 +53,9 @@ class Arrays(Protocol):
     def ones_like(self, x: Array) -> Array: ...
     def reshape(self, x: Array, shape: tuple[Any, ...]) -> Array: ...
     def expand_dims(self, x: Array, axis: int) -> Array: ...
+    def equal(self, x: Array, y: Array | float) -> Array:
+        """Return where the two are equal: in a graph of TensorFlow 1, ``==`` asks whether they are one object."""
+
     def where(self, condition: Array, x: Array | float, y: Array | float) -> Array: ...
     def sum(self, x: Array, axis: int | None = None) -> Array: ...
     def any(self, x: Array, axis: int) -> Array: ...
@@ -88,7 +92,8 @@ class ArrayFunctions:
         self.xp = xp
         self.wide, self.float32, self.int64 = xp.float64, xp.float32, xp.int64
         self.exp, self.expm1, self.log, self.log1p, self.where = xp.exp, xp.expm1, xp.log, xp.log1p, xp.where
-        self.reshape, self.ones_like = xp.reshape, xp.ones_like
+        self.equal, self.reshape, self.ones_like = operator.eq, xp.reshape, xp.ones_like
+        self.on_host = xp.__name__ != "cupy"
 
         @lru_cache(maxsize=64)
         def weights(spec: Any, num_classes: int, device: str) -> Any:
@@ -104,7 +109,7 @@ class ArrayFunctions:
         return "other"
 
     def asarray(self, x: Any, like: Array, name: str) -> Array:
-        if hasattr(x, "__array_namespace__") or hasattr(x, "__array_interface__"):
+        if isinstance(x, type(like)):
             return x
         try:
             return self.xp.asarray(x)

@@ -167,8 +167,9 @@ def _axis(spec: SoftmaxCrossEntropy, shape: Shape) -> int:
 def _check_targets(xp: Arrays, spec: Any, targets: Array, shape: Shape, axis: int) -> None:
     kind, got = xp.kind(targets), xp.static_shape(targets)
     if isinstance(spec, SigmoidCrossEntropy):
-        if spec.average_outputs and (not shape or shape[-1] == 0):
-            refuse("logits", "have a last axis of at least one output", f"shape {_text(shape)}")
+        if spec.average_outputs and (not shape or not shape[-1]):
+            expected = "have a last axis of at least one output, of a number known in advance"
+            refuse("logits", expected, f"shape {_text(shape)}")
         if kind == "other" or not _fits(got, shape):
             refuse("targets", f"be real or bool, of the logits' shape {_text(shape)}", _described(xp, targets))
     elif _fits(got, shape) and kind != "other":
@@ -299,4 +300,4 @@ def _described(xp: Arrays, x: Array) -> str:
 
 
 def _dtype(x: Array) -> str:
-    return str(x.dtype).rsplit(".", 1)[-1]
+    return str(getattr(x.dtype, "name", x.dtype)).rsplit(".", 1)[-1]

@@ -7,7 +7,7 @@ size is made, a distribution's coefficients included; binary coefficients are th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import kernels
@@ -18,18 +18,46 @@ from .lowering import SoftmaxCoefficients, divide, lower, reduce
 from .spec import SoftmaxCrossEntropy
 
 BLOCK_BYTES = 1 << 20
+Rows = Callable[[ArrayFunctions, Call, Any, Any], tuple[Array, Any]]
 
 
-def loss_parts(xp: ArrayFunctions, call: Call) -> tuple[Array, Array]:
+def block_by_block(xp: ArrayFunctions, call: Call, c: Any, scale: Array | None) -> tuple[Array, Any]:
+    """Return the weighted row losses and, with a scale, the gradient times it."""
+    z, inside = call.logits, computed_in(xp, call)
+    eps = xp.eps(z)
+    rows = xp.xp.empty(call.row_shape(xp), dtype=inside)
+    slopes = None if scale is None else xp.xp.empty(z.shape, dtype=z.dtype)
+    for block in _blocks(xp, call):
+
+        def part(x: Array | None, block: Any = block) -> Any:
+            """Return the block's share; what is shared by all rows has length 1 there."""
+            if x is None or block is ... or x.ndim < z.ndim or x.shape[0] == 1:
+                return x
+            return x[block]
+
+        loss, slope = _kernel(xp, call, c, xp.astype(z[block], inside), part, inside, eps, scale is not None)
+        rows[block] = loss
+        if slopes is not None:
+            factor = part(scale)
+            slope = xp.where(factor == 0, 0.0, slope * xp.astype(factor, inside))
+            slopes[block] = round_once(xp, slope, z.dtype)
+    return rows, slopes
+
+
+def loss_parts(xp: ArrayFunctions, call: Call, rows_of: Rows = block_by_block) -> tuple[Array, Array]:
     """Return the sum over positions and what a mean divides it by (1 for a sum), in float64."""
     coefficients = lower(xp, call, computed_in(xp, call))
-    rows, _ = _rows(xp, call, coefficients, None)
+    rows, _ = rows_of(xp, call, coefficients, None)
     denominator = 1.0 if coefficients.denominator is None else coefficients.denominator
     return xp.sum(xp.astype(rows, xp.wide)), xp.xp.asarray(denominator, dtype=xp.wide)
 
 
-def loss_and_grad(xp: ArrayFunctions, call: Call, upstream: Any = None, *, gradient: bool = True) -> tuple[Array, Any]:
+def loss_and_grad(
+    xp: ArrayFunctions, call: Call, upstream: Any = None, *, gradient: bool = True, rows_of: Rows = block_by_block
+) -> tuple[Array, Any]:
     """Return the loss and its gradient times ``upstream`` in the logits' type, each rounded once.
+
+    ``rows_of`` makes rows and gradient of coefficients: a library may have kernels of its own.
 
     Raises
     ------
@@ -39,7 +67,7 @@ def loss_and_grad(xp: ArrayFunctions, call: Call, upstream: Any = None, *, gradi
     coefficients = lower(xp, call, computed_in(xp, call))
     dtype = call.logits.dtype
     scale = _scale(xp, call, coefficients.denominator, upstream) if gradient else None
-    rows, slopes = _rows(xp, call, coefficients, scale)
+    rows, slopes = rows_of(xp, call, coefficients, scale)
     return round_once(xp, reduce(xp, call, rows, coefficients.denominator), dtype), slopes
 
 
@@ -61,29 +89,6 @@ def _scale(xp: ArrayFunctions, call: Call, denominator: Any, upstream: Any) -> A
     if not each and denominator is not None:
         return divide(xp, "zero", scale, denominator)
     return xp.expand_dims(scale, call.position_axis) if each and call.position_axis is not None else scale
-
-
-def _rows(xp: ArrayFunctions, call: Call, c: Any, scale: Array | None) -> tuple[Array, Any]:
-    """Return the weighted row losses and, with a scale, the gradient times it."""
-    z, inside = call.logits, computed_in(xp, call)
-    eps = xp.eps(z)
-    rows = xp.xp.empty(call.row_shape(xp), dtype=inside)
-    slopes = None if scale is None else xp.xp.empty(z.shape, dtype=z.dtype)
-    for block in _blocks(call):
-
-        def part(x: Array | None, block: Any = block) -> Any:
-            """Return the block's share; what is shared by all rows has length 1 there."""
-            if x is None or block is ... or x.ndim < z.ndim or x.shape[0] == 1:
-                return x
-            return x[block]
-
-        loss, slope = _kernel(xp, call, c, xp.astype(z[block], inside), part, inside, eps, scale is not None)
-        rows[block] = loss
-        if slopes is not None:
-            factor = part(scale)
-            slope = xp.where(factor == 0, 0.0, slope * xp.astype(factor, inside))
-            slopes[block] = round_once(xp, slope, z.dtype)
-    return rows, slopes
 
 
 def _kernel(
@@ -125,15 +130,15 @@ def _dense_coefficients(xp: ArrayFunctions, z: Array, c: Any, alpha: Array, inde
     return a + (share(c.beta) if row is None else share(c.beta) * row)
 
 
-def _blocks(call: Call) -> Iterator[Any]:
-    """Yield slices of the first axis, or `...` where a row's classes run along it or there is none."""
+def _blocks(xp: ArrayFunctions, call: Call) -> Iterator[Any]:
+    """Yield indices of parts of the first axis; `...` on a device, or where a row runs along it or there is none."""
     z = call.logits
-    if z.ndim < 2 or (isinstance(call.spec, SoftmaxCrossEntropy) and call.axis == 0):
+    if not xp.on_host or z.ndim < 2 or (isinstance(call.spec, SoftmaxCrossEntropy) and call.axis == 0):
         yield ...
         return
     step = max(1, BLOCK_BYTES // max(1, 8 * math.prod(z.shape[1:])))
     for start in range(0, z.shape[0], step):
-        yield slice(start, start + step)
+        yield slice(start, min(start + step, z.shape[0])), ...
 
 
 def round_once(xp: ArrayFunctions, x: Array, dtype: Any) -> Array:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._arrays import Array, Arrays
-from .lowering import SigmoidCoefficients, SoftmaxCoefficients
+from .lowering import INF, SigmoidCoefficients, SoftmaxCoefficients
 from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 
@@ -32,29 +32,34 @@ def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoeffici
     alpha, beta = xp.astype(c.alpha, dtype), None if c.beta is None else xp.astype(c.beta, dtype)
     column, row = (None if x is None else xp.astype(x, dtype) for x in (c.column, c.row))
 
-    # A row whose coefficients are all 0 is computed from ones and then weighs 0, whatever its logits.
+    # A row whose coefficients are all 0 is computed from ones, and then weighs 0, unless its loss is sure to be finite:
+    # a weight of 0 has a gradient, which is that loss.
     if c.targets is None:
         dense = None
-        alive = alpha != 0
+        alive = ~xp.equal(alpha, 0)
     else:
         dense = alpha * c.targets if column is None else alpha * (c.targets * column)
-        alive = xp.any(xp.detach(dense) != 0, axis)
+        alive = xp.any(~xp.equal(dense, 0), axis)
     if beta is not None:
         shared = beta * (xp.ones_like(z) if row is None else row)
-        alive = alive | (beta != 0)
+        alive = alive | ~xp.equal(beta, 0)
         if dense is not None:
             dense = dense + shared
+    alive = alive | ~xp.any(~_is_inside(spec, z), axis)
     z = xp.where(alive, z, 1.0)
 
     if spec.inputs == "logits":
         base, excess = _relative_to_dominant(xp, z, axis)
     else:
-        base, excess = None, _negative_log(xp, spec, z, axis, eps)
+        if dense is not None:
+            used = ~xp.equal(dense, 0)
+        else:
+            used = xp.equal(xp.positions(z.shape[axis], axis, z), c.index) & ~xp.equal(alpha, 0)
+            used = used if beta is None else used | ~xp.equal(shared, 0)
+        base, excess = None, _negative_log(xp, spec, z, axis, eps, used)
 
     def terms(a: Array) -> Array:
-        # A term of coefficient 0 counts 0 even where its loss is infinite.
-        each = a * xp.where(a != 0, excess, 0.0)
-        total = xp.sum(each, axis)
+        total = xp.sum(_weighted(xp, a, excess), axis)
         return total if base is None else total + xp.sum(a, axis) * base
 
     if dense is not None:
@@ -63,14 +68,13 @@ def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoeffici
     loss = loss if base is None else loss + base
     if beta is None:
         return xp.where(alive, alpha * loss, 0.0)
-    hard = xp.where(alpha != 0, alpha * xp.where(alpha != 0, loss, 0.0), 0.0)
-    return xp.where(alive, hard + terms(shared), 0.0)
+    return xp.where(alive, _weighted(xp, alpha, loss) + terms(shared), 0.0)
 
 
 def _relative_to_dominant(xp: Arrays, z: Array, axis: int) -> tuple[Array, Array]:
     """Return L_k and z_k - z_c, whose entry at k is a constant 0."""
     dominant = xp.argmax(z, axis)
-    is_dominant = xp.positions(z.shape[axis], axis, z) == dominant
+    is_dominant = xp.equal(xp.positions(z.shape[axis], axis, z), dominant)
     top = xp.pick(z, dominant, axis)
     excess = xp.where(is_dominant, 0.0, top - z)
     others = xp.sum(xp.where(is_dominant, 0.0, xp.exp(-excess)), axis)
@@ -78,8 +82,8 @@ def _relative_to_dominant(xp: Arrays, z: Array, axis: int) -> tuple[Array, Array
     return xp.log1p(others) * (1 + 0 * xp.detach(top)), excess
 
 
-def _negative_log(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, axis: int, eps: float) -> Array:
-    """Return -log of the probabilities, clipped and renormalized as the spec says."""
+def _negative_log(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, axis: int, eps: float, used: Array) -> Array:
+    """Return -log of the probabilities, clipped and renormalized as the spec says; finite where not ``used``."""
     if spec.inputs == "log_probs":
         return -z
     if spec.renormalize == "before":
@@ -87,7 +91,7 @@ def _negative_log(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, axis: int, ep
     z = clip(xp, z, spec.clip, eps)
     if spec.renormalize == "after":
         z = z / xp.sum(z, axis)
-    return -xp.log(z)
+    return -xp.log(xp.where(used | ~xp.equal(z, 0), z, 1.0))
 
 
 def clip(xp: Arrays, p: Array, bounds: float | str | None, eps: float) -> Array:
@@ -100,7 +104,7 @@ def clip(xp: Arrays, p: Array, bounds: float | str | None, eps: float) -> Array:
 
 def _sigmoid(xp: Arrays, spec: SigmoidCrossEntropy, z: Array, c: SigmoidCoefficients, eps: float, dtype: Any) -> Array:
     pos, neg = xp.astype(c.pos, dtype), xp.astype(c.neg, dtype)
-    alive = (pos != 0) | (neg != 0)
+    alive = ~xp.equal(pos, 0) | ~xp.equal(neg, 0) | _is_inside(spec, z)
     z = xp.where(alive, z, 0.5)
     if spec.inputs == "logits":
         # softplus(z) = max(z, 0) + log1p(exp(-|z|)), with the right slope at 0.
@@ -109,16 +113,28 @@ def _sigmoid(xp: Arrays, spec: SigmoidCrossEntropy, z: Array, c: SigmoidCoeffici
         loss_pos, loss_neg = tail + xp.where(positive, 0.0, -z), tail + xp.where(positive, z, 0.0)
     elif spec.inputs == "probs":
         p = clip(xp, z, spec.clip, eps)
-        loss_pos, loss_neg = -xp.log(p), -xp.log1p(-p)
+        loss_pos = -xp.log(xp.where(~xp.equal(pos, 0) | ~xp.equal(p, 0), p, 0.5))
+        loss_neg = -xp.log1p(-xp.where(~xp.equal(neg, 0) | ~xp.equal(p, 1), p, 0.5))
     else:
         # log(1 - exp(z)): from the side that keeps its digits; each side sees an input at which it is finite.
-        near = z > -0.6931471805599453
-        far = -xp.log1p(-xp.exp(xp.where(near, -1.0, z)))
-        loss_pos, loss_neg = -z, xp.where(near, -xp.log(-xp.expm1(xp.where(near, z, -0.5))), far)
+        finite = xp.where(~xp.equal(neg, 0) | ~xp.equal(z, 0), z, -0.5)
+        near = finite > -0.6931471805599453
+        far = -xp.log1p(-xp.exp(xp.where(near, -1.0, finite)))
+        # 0 - x is never the -0 of which a slope would be -inf.
+        loss_pos, loss_neg = -z, xp.where(near, -xp.log(0 - xp.expm1(xp.where(near, finite, -0.5))), far)
     each = _weighted(xp, pos, loss_pos) + _weighted(xp, neg, loss_neg)
     each = xp.where(alive, each, 0.0)
     return xp.sum(each, len(z.shape) - 1) if spec.average_outputs else each
 
 
+def _is_inside(spec: SoftmaxCrossEntropy | SigmoidCrossEntropy, z: Array) -> Array:
+    """Return where no term can be infinite or NaN."""
+    low, high = (0.0, 1.0) if spec.inputs == "probs" else (-INF, INF)
+    if isinstance(spec, SigmoidCrossEntropy) and spec.inputs == "log_probs":
+        high = 0.0
+    return (low < z) & (z < high)
+
+
 def _weighted(xp: Arrays, coefficient: Array, loss: Array) -> Array:
-    return coefficient * xp.where(coefficient != 0, loss, 0.0)
+    """Return the product, 0 where the coefficient is 0 even if the loss is infinite."""
+    return coefficient * xp.where(~xp.equal(coefficient, 0) | (loss < INF), loss, 0.0)

@@ -103,7 +103,7 @@ def binary_probs(xp: ArrayFunctions, z: Array, pos: Array, neg: Array, spec: Any
     else:
         near = z > -0.6931471805599453
         log_p = z
-        not_p = -xp.expm1(z)
+        not_p = 0 - xp.expm1(z)  # never the -0 of which a slope would be -inf
         log_not = xp.where(near, xp.log(not_p), xp.log1p(-xp.exp(z)))
         slope_pos, slope_neg = 1.0, xp.exp(z) / not_p
     loss = -pos * xp.where(pos == 0, 0.0, log_p) - neg * xp.where(neg == 0, 0.0, log_not)

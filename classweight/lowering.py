@@ -59,7 +59,7 @@ def _softmax(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients:
     if call.hard:
         index, targets = xp.expand_dims(xp.astype(call.targets, xp.int64), axis), None
         if spec.ignore_index is not None:
-            kept = index != spec.ignore_index
+            kept = ~xp.equal(index, spec.ignore_index)
             valid = kept if valid is None else valid & kept
         if valid is not None:
             index = xp.where(valid, index, 0)
@@ -120,7 +120,7 @@ def _sigmoid(xp: Arrays, call: Call, dtype: Any) -> SigmoidCoefficients:
     spec: SigmoidCrossEntropy = call.spec
     t, s, valid, bad = xp.astype(call.targets, dtype), call.rows(xp, call.sample_weight), call.rows(xp, call.mask), None
     if spec.ignore_label is not None:
-        kept = t != spec.ignore_label
+        kept = ~xp.equal(t, spec.ignore_label)
         valid = kept if valid is None else valid & kept
     if valid is not None:
         t = xp.where(valid, t, 0.0)
@@ -148,7 +148,7 @@ def _sigmoid(xp: Arrays, call: Call, dtype: Any) -> SigmoidCoefficients:
         each = xp.ones(xp.shape(call.logits), call.logits)
         for factor in (s, weight):
             if factor is not None:
-                each = each * factor
+                each = each * xp.astype(factor, xp.wide)
         each = _finish(xp, each, valid, bad)
         return xp.sum(each, len(call.shape) - 1) / call.num_classes if spec.average_outputs else each
 
@@ -175,9 +175,9 @@ def _denominator(xp: Arrays, call: Call, valid: Array | None, weights: Any) -> A
         case "mean_over_weights":
             return xp.sum(weights())
         case "mean_over_nonzero":
-            return _count(xp, weights() != 0)
+            return _count(xp, ~xp.equal(weights(), 0))
         case "mean_over_valid" if valid is not None:
-            return _count(xp, _finish(xp, xp.ones(call.row_shape(xp), call.logits), valid, None) != 0)
+            return _count(xp, ~xp.equal(_finish(xp, xp.ones(call.row_shape(xp), call.logits), valid, None), 0))
         case "mean_over_valid" | "mean_over_positions":
             return call.num_positions(xp)
         case "mean_over_batch":
@@ -205,5 +205,6 @@ def divide(xp: Arrays, zero_denominator: str, total: Array, denominator: Any) ->
         if denominator:
             return total / denominator
         denominator = 0 * xp.ones((), total)
-    empty = denominator == 0
+    denominator = xp.astype(denominator, xp.wide)
+    empty = xp.equal(denominator, 0)
     return xp.where(empty, value, total / xp.where(empty, 1.0, denominator))

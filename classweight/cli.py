@@ -1,0 +1,103 @@
+"""The command line: ``classweight conformance``. A subcommand's own modules are loaded when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from .spec import from_dict
+
+UNUSABLE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand and return its exit status; 2 for arguments that cannot be used."""
+    parser = argparse.ArgumentParser(prog="classweight", description="Weighted cross-entropy, proven identical.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_conformance(commands)
+    options = parser.parse_args(arguments)
+    return int(options.run(options))
+
+
+def _add_conformance(commands: Any) -> None:
+    parser = commands.add_parser(
+        "conformance",
+        help="judge backends by the suite",
+        description="Judge backends, or a loss of your own, by the suite: loss, gradient and errors, in ULPs.",
+        epilog="Exit status: 0 if all passed, 1 if a case failed (or a known failure passed), 2 if it could not be run.",
+    )
+    parser.add_argument(
+        "--backend",
+        action="append",
+        metavar="NAME",
+        help="torch, torch:composite, numpy; your.module:loss with --spec; any of them @/path/to/python; repeatable. "
+        "Default: every backend importable here",
+    )
+    parser.add_argument("--spec", type=Path, help="JSON of the spec (to_dict) that a loss of your own is judged by")
+    parser.add_argument("--framework", help="of a loss of your own, if its module does not show it")
+    parser.add_argument(
+        "--targets", choices=("index", "distribution"), default="index", help="what a softmax loss of your own takes"
+    )
+    parser.add_argument("--elements", type=int, default=200_000, help="logits of random sweeps in all (%(default)s)")
+    parser.add_argument("--clause", action="append", metavar="PATTERN", help="only these clauses; repeatable")
+    parser.add_argument("--case", action="append", metavar="PATTERN", help="only these cases; repeatable")
+    parser.add_argument("--xfails", type=Path, metavar="FILE", help="glob patterns of ids that are known to fail")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole report")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for a case (%(default)s)")
+    parser.set_defaults(run=_conformance)
+
+
+def _conformance(options: argparse.Namespace) -> int:
+    from .conformance import backends as known_backends
+    from .conformance.cases import load
+    from .conformance.client import BackendError
+    from .conformance.own import cases_for
+    from .conformance.runner import KnownFailures, on_terminal, run
+
+    own = [name for name in options.backend or () if name.partition("@")[0] not in known_backends.known()]
+    try:
+        spec = None if options.spec is None else from_dict(json.loads(options.spec.read_text()))
+        if own and spec is None:
+            raise ValueError(f"--spec must be given for {own[0]!r}, which is none of {known_backends.known()}")
+        xfails = KnownFailures(options.xfails.read_text().splitlines() if options.xfails else ())
+    except (OSError, TypeError, ValueError) as problem:
+        print(f"classweight conformance: {problem}", file=sys.stderr)
+        return UNUSABLE
+
+    def cases_of(hello: Any) -> list[Any]:
+        if spec is None:
+            cases = list(load())
+        else:
+            takes = {"sample_weight": hello["sample_weight"], "upstream": hello["framework"] != "numpy"}
+            cases = cases_for(spec, targets=options.targets, **takes)
+        return [case for case in cases if chosen(case.clause, options.clause) and chosen(case.id, options.case)]
+
+    def chosen(name: str, patterns: list[str] | None) -> bool:
+        return patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    swept = spec is None and options.case is None and chosen("sweeps", options.clause)
+    try:
+        report = run(
+            options.backend or known_backends.available(),
+            cases_of,
+            elements=options.elements if swept else 0,
+            framework=options.framework,
+            timeout=options.timeout,
+            known=xfails,
+            progress=on_terminal if sys.stderr.isatty() else None,
+        )
+    except (BackendError, ImportError, ValueError) as problem:
+        print(f"classweight conformance: {problem}", file=sys.stderr)
+        return UNUSABLE
+    if not any(backend.outcomes or backend.sweeps for backend in report.backends):
+        print("classweight conformance: no case has such a name", file=sys.stderr)
+        return UNUSABLE
+    print(report.to_text())
+    if options.json:
+        options.json.write_text(json.dumps(report.to_json(), indent=1) + "\n")
+    return report.exit_status
