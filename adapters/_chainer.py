@@ -1,4 +1,4 @@
-"""Chainer underneath: the array functions, the closed form as a function node, and the composite behind double backprop."""
+"""Chainer underneath: the array functions, the closed form as a function node, and a composite for double backprop."""
 
 from __future__ import annotations
 
@@ -76,7 +76,6 @@ class ChainerArrays(ArrayFunctions):
         super().__init__(xp)
         for name in ("exp", "expm1", "log", "log1p", "reshape"):
             setattr(self, name, _either(getattr(xp, name), getattr(F, name)))
-        self.expand_dims = _either(super().expand_dims, F.expand_dims)
         self.where, self.ones_like = self._where, lambda x: xp.ones_like(_array(x))
 
     def asarray(self, x: Any, like: Array, name: str) -> Array:
@@ -99,6 +98,9 @@ class ChainerArrays(ArrayFunctions):
         dtype = (x if isinstance(x, Tracked) else y).dtype
         both = (v.variable if isinstance(v, Tracked) else self.xp.asarray(v, dtype=dtype) for v in (x, y))
         return Tracked(F.where(condition, *both))
+
+    def expand_dims(self, x: Array, axis: int) -> Array:
+        return Tracked(F.expand_dims(x.variable, axis)) if isinstance(x, Tracked) else super().expand_dims(x, axis)
 
     def sum(self, x: Array, axis: int | None = None) -> Array:
         if not isinstance(x, Tracked):
@@ -147,7 +149,7 @@ class _Cast(FunctionNode):  # type: ignore[misc]
 
 
 def make_call(spec: Any, logits: Any, validate: bool | None, *arguments: Any) -> tuple[ChainerArrays, Call]:
-    """Return the array functions and the checked call, on plain logits; values are looked at where the host has them."""
+    """Return the array functions and the checked call on plain logits; NumPy's values are looked at."""
     array = chainer.as_array(logits)
     if not isinstance(array, (np.ndarray, chainer.backends.cuda.ndarray)):
         refuse("logits", "be a Variable, or an array of NumPy or CuPy", type(array).__name__, error=TypeError)

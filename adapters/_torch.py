@@ -221,9 +221,9 @@ class _CastWithTangent(_Cast):
 class _Fused(torch.autograd.Function):
     """The loss of one call, its gradient made block by block while the rows are in cache.
 
-    Native float32 and float64 keep the gradient of a reduced loss from the forward and scale it at most once. Everything
-    else keeps the logits and, for index targets, two numbers a row. A backward that is itself differentiated goes
-    through the composite.
+    Native float32 and float64 keep the gradient of a reduced loss from the forward and scale it at most once. All else
+    keeps the logits and, for index targets, two numbers a row. A backward that is itself differentiated goes through
+    the composite.
     """
 
     @staticmethod

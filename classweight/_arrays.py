@@ -144,6 +144,10 @@ class ArrayFunctions:
     def any(self, x: Array, axis: int) -> Array:
         return self.xp.any(x, axis=axis, keepdims=True)
 
+    def zero_where(self, condition: Array, x: Array) -> Array:
+        """Return ``x`` with zeros; the host saves the pass where there are none to set."""
+        return x if self.on_host and not self.xp.any(condition) else self.where(condition, 0.0, x)
+
     def max(self, x: Array, axis: int) -> Array:
         return self.xp.max(x, axis=axis, keepdims=True)
 

@@ -29,7 +29,7 @@ def _add_conformance(commands: Any) -> None:
         "conformance",
         help="judge backends by the suite",
         description="Judge backends, or a loss of your own, by the suite: loss, gradient and errors, in ULPs.",
-        epilog="Exit status: 0 if all passed, 1 if a case failed (or a known failure passed), 2 if it could not be run.",
+        epilog="Exit status: 0 if all passed; 1 if a case failed, or a known failure passed; 2 if it could not be run.",
     )
     parser.add_argument(
         "--backend",

@@ -39,7 +39,7 @@ def block_by_block(xp: ArrayFunctions, call: Call, c: Any, scale: Array | None) 
         rows[block] = loss
         if slopes is not None:
             factor = part(scale)
-            slope = xp.where(factor == 0, 0.0, slope * xp.astype(factor, inside))
+            slope = xp.zero_where(factor == 0, slope * xp.astype(factor, inside))
             slopes[block] = round_once(xp, slope, z.dtype)
     return rows, slopes
 

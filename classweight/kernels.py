@@ -27,7 +27,7 @@ def hard(xp: ArrayFunctions, z: Array, axis: int, index: Array, alpha: Array, gr
         return loss, None
     scale = alpha / total
     e = xp.where(on_target, -others * scale, e * scale)
-    return loss, xp.where(alpha == 0, 0.0, e)
+    return loss, xp.zero_where(alpha == 0, e)
 
 
 def dense(xp: ArrayFunctions, z: Array, axis: int, a: Array, gradient: bool) -> Result:
@@ -46,7 +46,7 @@ def dense(xp: ArrayFunctions, z: Array, axis: int, a: Array, gradient: bool) -> 
         return loss, None
     scale = weight / (1 + others + own)
     g = xp.where(is_dominant, rest - others * scale, e * scale - a)
-    return loss, xp.where(weight == 0, 0.0, g)
+    return loss, xp.zero_where(weight == 0, g)
 
 
 def binary(xp: ArrayFunctions, z: Array, pos: Array, neg: Array, gradient: bool) -> Result:

@@ -1,8 +1,8 @@
 """Native results on file, so that an adapter in another environment can be held against them.
 
-With CLASSWEIGHT_RECORD set to a folder, every result that `assert_same` sees is written there. In any environment that has this
-library, ``python tests/conventions/recording.py FOLDER --backend torch --backend chainer@/path/to/python`` hands the
-same batches to the adapters: Chainer's number from PyTorch, Keras's number from Chainer.
+With CLASSWEIGHT_RECORD set to a folder, every result that `assert_same` sees is written there. In any environment that
+has this library, ``python tests/conventions/recording.py FOLDER --backend torch --backend chainer@/path/to/python``
+hands the same batches to the adapters: Chainer's number from PyTorch, Keras's number from Chainer.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ with warnings.catch_warnings():
     import chainer
     import chainer.functions as F
 
+from classweight.adapters import chainer as cwch  # after Chainer, whose warnings are ignored above
+
 shows = Shown("chainer")
 cases = pytest.mark.parametrize("case", range(COUNT))
 
@@ -189,6 +191,35 @@ def empty_soft() -> None:
     with pytest.raises(ZeroDivisionError):
         F.softmax_cross_entropy(np.zeros((0, 3)), np.zeros((0, 3)))
     assert ours(np.zeros((0, 3)), np.zeros((0, 3)))[0] == 0
+
+
+@shows("chainer-empty-backward")
+def empty_backward() -> None:
+    with pytest.raises(ValueError, match="number of gradients returned from backward is incorrect"):
+        softmax(np.zeros((0, 3)), np.zeros(0, int))
+    assert ours(np.zeros((0, 3)), np.zeros(0, int))[1].shape == (0, 3)
+
+
+@shows("chainer-wide-soft-gradient")
+def wide_soft_gradient() -> None:
+    x = chainer.Variable(np.array(Z, np.float32))
+    loss = F.softmax_cross_entropy(x, np.array(Y))
+    with pytest.raises(TypeError, match="has a bug"):
+        loss.backward()
+    gradient = cwn.loss_and_grad(SoftmaxCrossEntropy(), x.array, np.array(Y))[1]
+    assert gradient.dtype == np.float32
+
+
+@shows("chainer-double-backprop")
+def double_backprop() -> None:
+    for function, refused in ((F.softmax_cross_entropy, True), (cwch.softmax_cross_entropy, False)):
+        x = chainer.Variable(np.array(Z))
+        (slope,) = chainer.grad([function(x, np.array([0, 2]))], [x], enable_double_backprop=True)
+        if refused:
+            with pytest.raises(RuntimeError, match="enable_double_backprop=False"):
+                chainer.grad([F.sum(slope * slope)], [x])
+        else:
+            assert np.isfinite(chainer.grad([F.sum(slope * slope)], [x])[0].array).all()
 
 
 @shows("chainer-invalid-weights")

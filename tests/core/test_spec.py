@@ -68,7 +68,7 @@ def test_a_spec_cannot_be_changed() -> None:
 
 def test_a_mapping_names_every_class_or_says_what_the_others_weigh() -> None:
     mapping = {0: 2.0, 2: 3.0}
-    with pytest.raises(ValueError, match="`class_weight` must name each of the 3 classes.*no weight for class 1"):
+    with pytest.raises(ValueError, match=r"`class_weight` must name each of the 3 classes.*no weight for class 1"):
         SoftmaxCrossEntropy(class_weight=mapping).class_weight_values(3)
     with pytest.raises(ValueError, match="`class_weight` must have keys from 0 to 1; got key 2"):
         SoftmaxCrossEntropy(class_weight=mapping, missing_class_weight=1).class_weight_values(2)
