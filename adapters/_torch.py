@@ -416,7 +416,9 @@ def _dense(z: Tensor, c: SoftmaxCoefficients, out: Tensor, slopes: bool) -> Tens
     loss = weight * others.log1p() + near
     if slopes:
         scale = weight / (1 + others)
-        e.mul_(scale).sub_(a).scatter_(axis, dominant, rest - others * scale)
+        # A q_k - a_k: summed over the other classes where q_k > 1/2, and where that would cancel as it stands.
+        at_dominant = torch.where(others < 1, rest - others * scale, scale - a_top)
+        e.mul_(scale).sub_(a).scatter_(axis, dominant, at_dominant)
     if not _is_finite(loss):
         loss.masked_fill_(weight == 0, 0.0)
         e.masked_fill_(weight == 0, 0.0)

@@ -4,8 +4,8 @@ Everything is relative to the dominant class k = argmax z, so that nothing is co
 
     L_c = log1p(R) + (z_k - z_c),     R = sum_{c != k} exp(z_c - z_k)
 
-Both terms are >= 0, and the term of k itself is cut out rather than cancelled, so the loss and its gradient keep their
-relative accuracy at any confidence. ``where`` guards come before an infinity is multiplied by 0, for an autograd
+Both terms are >= 0, and of a sure prediction the term of k itself is cut out rather than cancelled, so the loss and its
+gradient keep their relative accuracy at any confidence. ``where`` guards come before an infinity is multiplied by 0, for an autograd
 multiplies too.
 """
 
@@ -72,14 +72,21 @@ def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoeffici
 
 
 def _relative_to_dominant(xp: Arrays, z: Array, axis: int) -> tuple[Array, Array]:
-    """Return L_k and z_k - z_c, whose entry at k is a constant 0."""
+    """Return L_k and z_k - z_c, through which the gradient takes the form that keeps its digits.
+
+    Where q_k > 1/2, that of z_k is summed over the other classes, and the entry at k is a constant 0. Elsewhere that sum
+    would cancel: z_k only shifts, and its gradient is A q_k - a_k as any other class's.
+    """
     dominant = xp.argmax(z, axis)
     is_dominant = xp.equal(xp.positions(z.shape[axis], axis, z), dominant)
     top = xp.pick(z, dominant, axis)
-    excess = xp.where(is_dominant, 0.0, top - z)
+    # 0 with the slope of z_k. NaN where the largest logit is infinite or NaN: such a row has no softmax.
+    own = top - xp.detach(top)
+    excess = xp.detach(top) - z
     others = xp.sum(xp.where(is_dominant, 0.0, xp.exp(-excess)), axis)
-    # 1, but NaN where the largest logit is infinite or NaN: such a row has no softmax, and no gradient.
-    return xp.log1p(others) * (1 + 0 * xp.detach(top)), excess
+    sure = xp.detach(others) < 1
+    base = xp.where(sure, xp.log1p(others * xp.exp(-own)), xp.log(others + xp.exp(own)))
+    return base, xp.where(is_dominant & sure, 0.0, excess + xp.where(sure, own, 0.0))
 
 
 def _negative_log(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, axis: int, eps: float, used: Array) -> Array:

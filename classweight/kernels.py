@@ -37,7 +37,8 @@ def dense(xp: ArrayFunctions, z: Array, axis: int, a: Array, gradient: bool) -> 
     excess = xp.pick(z, dominant, axis) - z
     e = xp.where(is_dominant, 0.0, xp.exp(-excess))
     others, rest = xp.sum(e, axis), xp.sum(xp.where(is_dominant, 0.0, a), axis)
-    weight = rest + xp.pick(a, dominant, axis)
+    top_coefficient = xp.pick(a, dominant, axis)
+    weight = rest + top_coefficient
     loss = weight * xp.log1p(others) + xp.sum(a * xp.where((a == 0) | is_dominant, 0.0, excess), axis)
     # The dominant logit's own difference is 0, and NaN where that logit is no number: so must the row be.
     own = xp.pick(excess, dominant, axis)
@@ -45,7 +46,9 @@ def dense(xp: ArrayFunctions, z: Array, axis: int, a: Array, gradient: bool) -> 
     if not gradient:
         return loss, None
     scale = weight / (1 + others + own)
-    g = xp.where(is_dominant, rest - others * scale, e * scale - a)
+    # A q_k - a_k: summed over the other classes where q_k > 1/2, and where that would cancel as it stands.
+    at_dominant = xp.where(others < 1, rest - others * scale, scale - top_coefficient)
+    g = xp.where(is_dominant, at_dominant, e * scale - a)
     return loss, xp.zero_where(weight == 0, g)
 
 
