@@ -163,6 +163,13 @@ class ArrayFunctions:
     def pick(self, x: Array, index: Array, axis: int) -> Array:
         return self.xp.take_along_axis(x, index, axis=axis)
 
+    def put(self, x: Array, index: Array, values: Array | float, axis: int) -> Array:
+        """Return ``x``, which may be written over, with ``values`` at ``index`` along ``axis``."""
+        if hasattr(self.xp, "put_along_axis"):
+            self.xp.put_along_axis(x, index, values, axis)
+            return x
+        return self.where(self.positions(x.shape[axis], axis, x) == index, values, x)
+
     def detach(self, x: Array) -> Array:
         return x
 

@@ -123,7 +123,7 @@ def _dense_coefficients(xp: ArrayFunctions, z: Array, c: Any, alpha: Array, inde
         targets, column = share(c.targets), share(c.column)
         a = alpha * (targets if column is None else targets * column)
     else:
-        a = xp.where(xp.positions(z.shape[c.axis], c.axis, z) == index, alpha, 0.0)
+        a = xp.put(xp.xp.zeros_like(z), index, alpha, c.axis)
     if c.beta is None:
         return a
     row = share(c.row)

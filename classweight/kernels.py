@@ -16,9 +16,8 @@ Result = tuple[Array, Array | None]
 
 def hard(xp: ArrayFunctions, z: Array, axis: int, index: Array, alpha: Array, gradient: bool) -> Result:
     """Return ``alpha_i L_iy`` and ``alpha_i (q_i - [c = y])``, with q_y - 1 as -R_y / S."""
-    on_target = xp.positions(z.shape[axis], axis, z) == index
     top, target = xp.max(z, axis), xp.pick(z, index, axis)
-    e = xp.where(on_target, 0.0, xp.exp(z - top))
+    e = xp.put(xp.exp(z - top), index, 0.0, axis)
     others, own = xp.sum(e, axis), xp.exp(target - top)
     total = others + own
     loss = alpha * (xp.where(target == top, xp.log1p(others), xp.log(total)) + (top - target))
@@ -26,30 +25,32 @@ def hard(xp: ArrayFunctions, z: Array, axis: int, index: Array, alpha: Array, gr
     if not gradient:
         return loss, None
     scale = alpha / total
-    e = xp.where(on_target, -others * scale, e * scale)
-    return loss, xp.zero_where(alpha == 0, e)
+    e *= scale
+    return loss, xp.zero_where(alpha == 0, xp.put(e, index, -others * scale, axis))
 
 
 def dense(xp: ArrayFunctions, z: Array, axis: int, a: Array, gradient: bool) -> Result:
-    """Return ``sum_c a_ic L_ic`` and ``A_i q_ic - a_ic``, with the care of `hard` for the dominant class."""
+    """Return ``sum_c a_ic L_ic`` and ``A_i q_ic - a_ic``, with the care of `hard` for the dominant class.
+
+    ``a`` is written over.
+    """
     dominant = xp.argmax(z, axis)
-    is_dominant = xp.positions(z.shape[axis], axis, z) == dominant
     excess = xp.pick(z, dominant, axis) - z
-    e = xp.where(is_dominant, 0.0, xp.exp(-excess))
-    others, rest = xp.sum(e, axis), xp.sum(xp.where(is_dominant, 0.0, a), axis)
-    top_coefficient = xp.pick(a, dominant, axis)
-    weight = rest + top_coefficient
-    loss = weight * xp.log1p(others) + xp.sum(a * xp.where((a == 0) | is_dominant, 0.0, excess), axis)
     # The dominant logit's own difference is 0, and NaN where that logit is no number: so must the row be.
-    own = xp.pick(excess, dominant, axis)
+    own, at_top = xp.pick(excess, dominant, axis), xp.pick(a, dominant, axis)
+    e, a = xp.put(xp.exp(-excess), dominant, 0.0, axis), xp.put(a, dominant, 0.0, axis)
+    others, rest = xp.sum(e, axis), xp.sum(a, axis)
+    weight = rest + at_top
+    loss = weight * xp.log1p(others) + xp.sum(a * xp.where(a == 0, 0.0, excess), axis)
     loss = xp.where(weight == 0, 0.0, loss + own)
     if not gradient:
         return loss, None
     scale = weight / (1 + others + own)
     # A q_k - a_k: summed over the other classes where q_k > 1/2, and where that would cancel as it stands.
-    at_dominant = xp.where(others < 1, rest - others * scale, scale - top_coefficient)
-    g = xp.where(is_dominant, at_dominant, e * scale - a)
-    return loss, xp.zero_where(weight == 0, g)
+    at_dominant = xp.where(others < 1, rest - others * scale, scale - at_top)
+    e *= scale
+    e -= a
+    return loss, xp.zero_where(weight == 0, xp.put(e, dominant, at_dominant, axis))
 
 
 def binary(xp: ArrayFunctions, z: Array, pos: Array, neg: Array, gradient: bool) -> Result:
