@@ -5,9 +5,9 @@ Everything is relative to the dominant class k = argmax z, so that nothing is co
     L_c = log1p(R) + (z_k - z_c),     R = sum_{c != k} exp(z_c - z_k)
 
 Both terms are >= 0, and of a sure prediction the term of k itself is cut out rather than cancelled, so the loss and its
-gradient keep their relative accuracy at any confidence. ``where`` guards come before an infinity is multiplied by 0, for an autograd
-multiplies too.
-"""
+Both terms are >= 0, and of a sure prediction the term of k itself is cut out rather than cancelled, so the loss and
+its gradient keep their relative accuracy at any confidence. ``where`` guards come before an infinity is multiplied by
+0, for an autograd multiplies too.
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoeffici
 def _relative_to_dominant(xp: Arrays, z: Array, axis: int) -> tuple[Array, Array]:
     """Return L_k and z_k - z_c, through which the gradient takes the form that keeps its digits.
 
-    Where q_k > 1/2, that of z_k is summed over the other classes, and the entry at k is a constant 0. Elsewhere that sum
-    would cancel: z_k only shifts, and its gradient is A q_k - a_k as any other class's.
+    Where q_k > 1/2, that of z_k is summed over the other classes, and the entry at k is a constant 0. Elsewhere that
+    sum would cancel: z_k only shifts, and its gradient is A q_k - a_k as any other class's.
     """
     dominant = xp.argmax(z, axis)
     is_dominant = xp.equal(xp.positions(z.shape[axis], axis, z), dominant)
