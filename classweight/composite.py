@@ -4,7 +4,6 @@ Everything is relative to the dominant class k = argmax z, so that nothing is co
 
     L_c = log1p(R) + (z_k - z_c),     R = sum_{c != k} exp(z_c - z_k)
 
-Both terms are >= 0, and of a sure prediction the term of k itself is cut out rather than cancelled, so the loss and its
 Both terms are >= 0, and of a sure prediction the term of k itself is cut out rather than cancelled, so the loss and
 its gradient keep their relative accuracy at any confidence. ``where`` guards come before an infinity is multiplied by
 0, for an autograd multiplies too.
