@@ -7,6 +7,7 @@ Everything is relative to the dominant class k = argmax z, so that nothing is co
 Both terms are >= 0, and of a sure prediction the term of k itself is cut out rather than cancelled, so the loss and
 its gradient keep their relative accuracy at any confidence. ``where`` guards come before an infinity is multiplied by
 0, for an autograd multiplies too.
+"""
 
 from __future__ import annotations
 
