@@ -64,6 +64,8 @@ def _conformance(options: argparse.Namespace) -> int:
         spec = None if options.spec is None else from_dict(json.loads(options.spec.read_text()))
         if own and spec is None:
             raise ValueError(f"--spec must be given for {own[0]!r}, which is none of {known_backends.known()}")
+        if options.json and not options.json.parent.is_dir():
+            raise ValueError(f"--json must name a file in a folder that exists; got {str(options.json)!r}")
         xfails = KnownFailures(options.xfails.read_text().splitlines() if options.xfails else ())
     except (OSError, TypeError, ValueError) as problem:
         print(f"classweight conformance: {problem}", file=sys.stderr)

@@ -1,0 +1,260 @@
+"""What a worker runs: one short class a framework, between the suite's bytes and the framework's arrays.
+
+A glue has ``decode`` (bytes to a native array), ``encode`` (back), and ``run``, which calls a loss and makes its
+gradient from an upstream one. ``loss`` is the adapter's, or a user's own behind the adapter's signature.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+__all__ = ["GLUES", "Backend", "Glue", "NotRun", "available", "make_backend"]
+
+Result = tuple[Any, Any]
+
+
+class NotRun(Exception):
+    """Raised with the reason why a case cannot be handed to a backend."""
+
+
+class Glue(Protocol):
+    """What a framework's class offers; ``loss`` has the signature of an adapter's."""
+
+    framework: ClassVar[str]
+    variants: ClassVar[tuple[str, ...]]
+    loss: Callable[..., Any]
+
+    def __init__(self, variant: str) -> None: ...
+
+    def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
+        """Return a native array of little-endian bytes; the type by its name in NumPy, or ``bfloat16``."""
+
+    def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
+        """Return a native array's bytes, type and shape."""
+
+    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+        """Return the loss and its gradient with respect to the logits times ``upstream`` (None: 1)."""
+
+
+def _adapter(framework: str) -> Any:
+    """Return an adapter, to be imported before its framework: the ImportError then names what to install."""
+    return importlib.import_module(f"classweight.adapters.{framework}")
+
+
+class NumPy:
+    """NumPy, whose loss comes with its gradient; a user's own may return the pair, or the loss alone."""
+
+    framework: ClassVar[str] = "numpy"
+    variants: ClassVar[tuple[str, ...]] = ("",)
+
+    def __init__(self, variant: str) -> None:
+        self.loss: Callable[..., Any] = _adapter("numpy").loss_and_grad
+
+    def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
+        if dtype == "bfloat16":
+            try:
+                import ml_dtypes
+            except ImportError:
+                raise NotRun("NumPy has bfloat16 only with the package ml_dtypes") from None
+            return np.frombuffer(data, ml_dtypes.bfloat16).reshape(shape)
+        return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape)
+
+    def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
+        x = np.asarray(x)
+        return x.tobytes(), x.dtype.name, x.shape
+
+    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+        if upstream is not None:
+            arguments = {**arguments, "upstream": upstream}
+        result = self.loss(spec, logits, targets, **arguments)
+        return result if isinstance(result, tuple) else (result, None)
+
+
+class Torch:
+    """PyTorch; the variant ``composite`` is the path that takes over where a weight requires a gradient too."""
+
+    framework: ClassVar[str] = "torch"
+    variants: ClassVar[tuple[str, ...]] = ("", "composite")
+
+    def __init__(self, variant: str) -> None:
+        adapter = _adapter("torch")
+        import torch
+
+        self.torch, self.composite = torch, variant == "composite"
+        self.loss: Callable[..., Any] = adapter.loss
+
+    def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
+        native = getattr(self.torch, dtype)
+        # frombuffer takes no empty buffer.
+        flat = self.torch.frombuffer(bytearray(data), dtype=native) if data else self.torch.empty(0, dtype=native)
+        return flat.reshape(shape)
+
+    def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
+        x = x.detach().contiguous()
+        return x.reshape(-1).view(self.torch.uint8).numpy().tobytes(), str(x.dtype).partition(".")[2], tuple(x.shape)
+
+    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+        logits.requires_grad_(logits.is_floating_point())
+        if self.composite:
+            weight = arguments.get("sample_weight", self.torch.ones(()))
+            if not isinstance(weight, self.torch.Tensor) or not weight.is_floating_point():
+                weight = self.torch.as_tensor(weight, dtype=self.torch.float64)
+            arguments = {**arguments, "sample_weight": weight.requires_grad_()}
+        loss = self.loss(spec, logits, targets, **arguments)
+        (gradient,) = self.torch.autograd.grad(
+            loss, logits, self.torch.ones_like(loss) if upstream is None else upstream
+        )
+        return loss, gradient
+
+
+class Chainer(NumPy):
+    """Chainer on NumPy arrays; the variant ``composite`` is the gradient that is to be differentiated again."""
+
+    framework: ClassVar[str] = "chainer"
+    variants: ClassVar[tuple[str, ...]] = ("", "composite")
+
+    def __init__(self, variant: str) -> None:
+        adapter = _adapter("chainer")
+        import chainer
+
+        self.chainer, self.composite = chainer, variant == "composite"
+        self.loss = adapter.loss
+
+    def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
+        if dtype == "bfloat16":
+            raise NotRun("Chainer has no bfloat16")
+        return super().decode(data, dtype, shape)
+
+    def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
+        return super().encode(self.chainer.as_array(x))
+
+    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+        variable = self.chainer.Variable(logits)
+        loss = self.loss(spec, variable, targets, **arguments)
+        above = self.chainer.Variable(np.ones_like(loss.array) if upstream is None else upstream)
+        grad = self.chainer.grad
+        return loss, grad([loss], [variable], [above], enable_double_backprop=self.composite)[0]
+
+
+class CuPy(NumPy):
+    """CuPy on a device; values are looked at, so that errors can be compared."""
+
+    framework: ClassVar[str] = "cupy"
+
+    def __init__(self, variant: str) -> None:
+        adapter = _adapter("cupy")
+        import cupy
+
+        self.cupy, self.loss = cupy, adapter.loss_and_grad
+
+    def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
+        return self.cupy.asarray(super().decode(data, dtype, shape))
+
+    def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
+        return super().encode(self.cupy.asnumpy(x))
+
+    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+        return super().run(spec, logits, targets, {"validate": True, **arguments}, upstream)
+
+
+GLUES: dict[str, type[Glue]] = {glue.framework: glue for glue in (NumPy, Torch, Chainer, CuPy)}
+
+
+def available() -> list[str]:
+    """Return every backend that can be imported here, each variant of a framework by itself."""
+    # CuPy can be imported where there is no device, so it is asked for by name.
+    found = [name for name in GLUES if importlib.util.find_spec(name) and name != "cupy"]
+    return [f"{name}:{variant}" if variant else name for name in found for variant in GLUES[name].variants]
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A glue with the versions that it runs on."""
+
+    name: str
+    glue: Glue
+    versions: dict[str, str]
+    takes_sample_weight: bool = True
+
+
+def make_backend(name: str, framework: str | None = None) -> Backend:
+    """Return a backend by name: ``torch``, ``torch:composite``, or ``package.module:function`` for a user's own loss.
+
+    Raises
+    ------
+    ImportError
+        The framework, or the user's module, cannot be imported.
+    ValueError
+        An unknown framework or variant, or a user's module that does not show its framework.
+    """
+    module, _, rest = name.partition(":")
+    if module in GLUES:
+        if rest not in GLUES[module].variants:
+            raise ValueError(f"`backend` must be one of {', '.join(known())}; got {name!r}")
+        glue = GLUES[module](rest)
+        return Backend(name, glue, _versions(module))
+    if not rest:
+        raise ValueError(f"`backend` must be one of {', '.join(known())}, or module:function; got {name!r}")
+    # At the end: a folder that happens to hold a `classweight` or a `torch` shadows nothing.
+    sys.path.append("")
+    owner = importlib.import_module(module)
+    function: Any = owner
+    for attribute in rest.split("."):
+        function = getattr(function, attribute)
+    return own_backend(name, function, framework or _framework_of(owner, name))
+
+
+def own_backend(name: str, function: Callable[..., Any], framework: str) -> Backend:
+    """Return a backend for a user's own ``loss(logits, targets, sample_weight=None)``."""
+    if framework not in GLUES:
+        raise ValueError(f"`framework` must be one of {', '.join(GLUES)}; got {framework!r}")
+    glue = GLUES[framework]("")
+    takes = _takes_sample_weight(function)
+
+    def loss(spec: Any, logits: Any, targets: Any, sample_weight: Any = None, **arguments: Any) -> Any:
+        return function(logits, targets, sample_weight) if takes else function(logits, targets)
+
+    glue.loss = loss
+    return Backend(name, glue, _versions(framework), takes)
+
+
+def known() -> list[str]:
+    """Return the name of every backend that has a glue."""
+    return [f"{name}:{variant}" if variant else name for name, glue in GLUES.items() for variant in glue.variants]
+
+
+def _framework_of(module: ModuleType, name: str) -> str:
+    """Return the one framework that a module's global names come from; NumPy where there is none."""
+    roots = {
+        (value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", ""))).partition(".")[0]
+        for value in vars(module).values()
+    }
+    found = sorted(roots & (set(GLUES) - {"numpy"}))
+    if len(found) > 1:
+        raise ValueError(f"`framework` must be given for {name!r}, whose module imports {' and '.join(found)}")
+    return found[0] if found else "numpy"
+
+
+def _takes_sample_weight(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(None, None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a builtin without a signature
+        return True
+    return True
+
+
+def _versions(framework: str) -> dict[str, str]:
+    names = dict.fromkeys((framework, "numpy"))
+    versions = {name: str(importlib.import_module(name).__version__) for name in names}
+    return {**versions, "python": ".".join(map(str, sys.version_info[:3]))}

@@ -1,0 +1,351 @@
+"""The definition in 50-digit arithmetic: plain loops over positions and classes, sharing no code with what it judges.
+
+Every number is taken as the exact real that it holds. Beside loss and gradient come their *magnitudes*: the sum of the
+absolute values of the terms that a number is the sum of, against which its rounding error is measured where they
+cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mpmath import mp, mpf
+
+from classweight.spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
+
+DIGITS = 50
+Numbers = npt.NDArray[np.object_]
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Loss, gradient and their magnitudes as arrays of mpf.
+
+    ``gradient_scale`` is A_i, the sum of a row's coefficients, times the upstream gradient and over the denominator.
+    """
+
+    loss: Numbers
+    gradient: Numbers
+    loss_magnitude: Numbers
+    gradient_magnitude: Numbers
+    gradient_scale: Numbers
+
+
+@dataclass(slots=True)
+class Row:
+    """One position: which inputs are its, its weighted loss, its slopes, and what the denominators need of it."""
+
+    inputs: list[tuple[int, ...]]
+    valid: bool
+    weight: Any
+    loss: Any
+    loss_magnitude: Any
+    slopes: list[Any]
+    magnitudes: list[Any]
+    totals: list[Any]
+
+
+def evaluate(
+    spec: SoftmaxCrossEntropy | SigmoidCrossEntropy,
+    logits: npt.NDArray[Any],
+    targets: npt.NDArray[Any],
+    *,
+    eps: float,
+    sample_weight: Any = None,
+    class_weight: Any = None,
+    mask: Any = None,
+    denominator: float | None = None,
+    upstream: Any = None,
+) -> Truth:
+    """Return what the definition says; ``eps`` is the spacing at 1 of the logits' type, for ``clip="dtype"``.
+
+    Arguments are those of an adapter's ``loss``, and must be valid.
+    """
+    with mp.workdps(DIGITS + 10 + _digits_that_cancel(spec, logits)):
+        if isinstance(spec, SoftmaxCrossEntropy):
+            positions, rows = _softmax_rows(spec, logits, targets, sample_weight, class_weight, mask, eps)
+        else:
+            positions, rows = _sigmoid_rows(spec, logits, targets, sample_weight, class_weight, mask, eps)
+        return _reduce(spec, logits.shape, positions, rows, denominator, upstream)
+
+
+def _digits_that_cancel(spec: SoftmaxCrossEntropy | SigmoidCrossEntropy, logits: npt.NDArray[Any]) -> int:
+    """Return how many digits the smallest probability, or its distance from 1, has before its first."""
+    finite = np.asarray(logits, np.float64)[np.isfinite(logits)]
+    if spec.inputs != "logits" or not finite.size:
+        return 330
+    softmax = isinstance(spec, SoftmaxCrossEntropy)
+    spread = finite.max() - finite.min() if softmax else np.abs(finite).max()
+    return min(900, int(spread / 2))  # with more, no type can tell
+
+
+def _at_prefix(x: Any, position: tuple[int, ...]) -> Any:
+    """Return the entry of a weight or mask whose shape is a prefix of the position shape."""
+    x = np.asarray(x)
+    return x[position[: x.ndim]]
+
+
+def _sample_weight(sample_weight: Any, position: tuple[int, ...]) -> Any:
+    return mpf(1) if sample_weight is None else mpf(float(_at_prefix(sample_weight, position)))
+
+
+def _class_weights(spec: SoftmaxCrossEntropy, class_weight: Any, num_classes: int) -> list[Any] | None:
+    """Return one weight a class."""
+    if class_weight is not None:
+        return [mpf(float(w)) for w in class_weight]
+    if spec.class_weight is None:
+        return None
+    if spec.class_weight == () or isinstance(spec.class_weight[0], tuple):
+        weights = dict(spec.class_weight)
+        return [mpf(weights.get(c, spec.missing_class_weight)) for c in range(num_classes)]
+    return [mpf(w) for w in spec.class_weight]
+
+
+def _softmax_rows(
+    spec: SoftmaxCrossEntropy,
+    logits: npt.NDArray[Any],
+    targets: npt.NDArray[Any],
+    sample_weight: Any,
+    class_weight: Any,
+    mask: Any,
+    eps: float,
+) -> tuple[tuple[int, ...], Iterator[tuple[tuple[int, ...], Row]]]:
+    axis = 0 if logits.ndim == 1 else spec.axis % logits.ndim
+    num_classes = logits.shape[axis]
+    positions = logits.shape[:axis] + logits.shape[axis + 1 :]
+    w = _class_weights(spec, class_weight, num_classes)
+    e = mpf(spec.label_smoothing)
+
+    def row(i: tuple[int, ...]) -> Row:
+        at = [(*i[:axis], c, *i[axis:]) for c in range(num_classes)]
+        valid = mask is None or bool(_at_prefix(mask, i))
+        if targets.ndim < logits.ndim:
+            y = int(targets[i])
+            valid = valid and y != spec.ignore_index
+            t = [mpf(c == y) for c in range(num_classes)]
+        else:
+            t = [mpf(float(targets[index])) if valid else mpf(0) for index in at]
+        if not valid:
+            nothing = [mpf(0)] * num_classes
+            return Row(at, False, mpf(0), mpf(0), mpf(0), nothing, nothing, nothing)
+
+        smoothed = [(1 - e) * t_c + e / num_classes for t_c in t]
+        s = _sample_weight(sample_weight, i)
+        if w is None:
+            weight, a = mpf(1), smoothed
+        elif spec.weighting == "term":
+            weight = sum(w_c * t_c for w_c, t_c in zip(w, t, strict=True))
+            a = [w_c * t_c for w_c, t_c in zip(w, smoothed, strict=True)]
+        elif spec.weighting == "label":
+            weight = w[t.index(max(t))]
+            a = [weight * t_c for t_c in smoothed]
+        else:
+            weight = sum(w_c * t_c for w_c, t_c in zip(w, t, strict=True))
+            expected = sum(w_c * t_c for w_c, t_c in zip(w, smoothed, strict=True))
+            a = [expected * t_c for t_c in smoothed]
+        a = [s * a_c for a_c in a]
+        x = [mpf(float(logits[index])) for index in at]
+        return Row(at, True, s * weight, *_softmax(spec, x, a, mpf(eps)), [sum(a)] * num_classes)
+
+    return positions, ((i, row(i)) for i in np.ndindex(positions))
+
+
+def _softmax(spec: SoftmaxCrossEntropy, x: list[Any], a: list[Any], eps: Any) -> tuple[Any, Any, list[Any], list[Any]]:
+    """Return sum_c a_c L_c and d/dx_c of it, each with its magnitude."""
+    classes = range(len(x))
+    total = sum(a)
+    if total == 0:
+        return mpf(0), mpf(0), [mpf(0)] * len(x), [mpf(0)] * len(x)
+    if spec.inputs == "log_probs":
+        terms = [a[c] * -x[c] for c in classes if a[c] != 0]
+        slopes = [-a_c for a_c in a]
+        return sum(terms), sum(map(abs, terms)), slopes, [abs(g) for g in slopes]
+    if spec.inputs == "probs":
+        return _probs(spec, x, a, eps)
+
+    nan = mpf("nan")
+    if any(mp.isnan(z) or z == mp.inf for z in x) or all(z == -mp.inf for z in x):
+        return nan, nan, [nan] * len(x), [nan] * len(x)
+    # 1 / q_c = sum_j exp(z_j - z_c), which is exactly 1 for a class on its own.
+    inverse = [mp.inf if z == -mp.inf else sum(mp.exp(other - z) for other in x) for z in x]
+    q = [1 / each for each in inverse]
+    loss = sum(a[c] * mp.log(inverse[c]) for c in classes if a[c] != 0)
+    slopes = [total * q[c] - a[c] for c in classes]
+    # For the dominant class the slope is also (A - a_c) - A (1 - q_c), both summed over the other classes.
+    dominant = x.index(max(x))
+    magnitudes = [total * q[c] + a[c] for c in classes]
+    magnitudes[dominant] = min(magnitudes[dominant], (total - a[dominant]) + total * (1 - q[dominant]))
+    return loss, loss, slopes, magnitudes
+
+
+def _probs(spec: SoftmaxCrossEntropy, x: list[Any], a: list[Any], eps: Any) -> tuple[Any, Any, list[Any], list[Any]]:
+    classes = range(len(x))
+    before = sum(x) if spec.renormalize == "before" else mpf(1)
+    p = [x_c / before for x_c in x]
+    low = mpf(0) if spec.clip is None else eps if spec.clip == "dtype" else mpf(spec.clip)
+    u = p if spec.clip is None else [min(max(p_c, low), 1 - low) for p_c in p]
+    after = sum(u) if spec.renormalize == "after" else mpf(1)
+    q = [u_c / after for u_c in u]
+    terms = [a[c] * _negative_log(q[c]) for c in classes if a[c] != 0]
+    # A quotient or a bound that was rounded once moves its logarithm by as much, even where that is near 0.
+    rounded = sum(a) if spec.clip is not None or spec.renormalize is not None else mpf(0)
+
+    # d L / d u_k = A / sum u - a_k / u_k, the first where `after` divides; d p_k / d x_j = ([k = j] - p_k) / sum x.
+    shared = sum(a) / after if spec.renormalize == "after" else mpf(0)
+    slopes, magnitudes = [], []
+    for c in classes:
+        inside = spec.clip is None or low <= p[c] <= 1 - low
+        own = _quotient(a[c], u[c])
+        slopes.append(shared - own if inside else mpf(0))
+        magnitudes.append(shared + own if inside else mpf(0))
+    if spec.renormalize == "before":
+        common = sum(slopes[c] * p[c] for c in classes)
+        size = sum(magnitudes[c] * p[c] for c in classes)
+        slopes = [(g - common) / before for g in slopes]
+        magnitudes = [(g + size) / before for g in magnitudes]
+    return sum(terms), sum(map(abs, terms)) + rounded, slopes, magnitudes
+
+
+def _negative_log(p: Any) -> Any:
+    return mp.inf if p == 0 else -mp.log(p)
+
+
+def _quotient(a: Any, u: Any) -> Any:
+    """Return a / u, 0 for a = 0 whatever u, infinite for u = 0."""
+    return mpf(0) if a == 0 else mp.inf if u == 0 else a / u
+
+
+def _sigmoid_rows(
+    spec: SigmoidCrossEntropy,
+    logits: npt.NDArray[Any],
+    targets: npt.NDArray[Any],
+    sample_weight: Any,
+    class_weight: Any,
+    mask: Any,
+    eps: float,
+) -> tuple[tuple[int, ...], Iterator[tuple[tuple[int, ...], Row]]]:
+    pair = spec.class_weight if class_weight is None else class_weight
+    w_neg, w_pos = (np.broadcast_to(np.asarray(w, np.float64), logits.shape) for w in pair or (1.0, 1.0))
+    e = mpf(spec.label_smoothing)
+    outputs = logits.shape[-1] if spec.average_outputs else 1
+
+    def element(index: tuple[int, ...], position: tuple[int, ...]) -> Row:
+        valid = mask is None or bool(_at_prefix(mask, position))
+        t = mpf(float(targets[index])) if valid else mpf(0)
+        if not valid or (spec.ignore_label is not None and t == spec.ignore_label):
+            return Row([index], False, mpf(0), mpf(0), mpf(0), [mpf(0)], [mpf(0)], [mpf(0)])
+        s = _sample_weight(sample_weight, position) / outputs
+        neg, pos = mpf(float(w_neg[index])), mpf(float(w_pos[index]))
+        smoothed = (1 - e) * t + e / 2
+        if spec.weighting == "label":
+            neg = pos = weight = pos if t > 0.5 else neg
+        else:
+            weight = (1 - t) * neg + t * pos
+        pos, neg = s * pos * smoothed, s * neg * (1 - smoothed)
+        loss, size, slope, slope_size = _sigmoid(spec, mpf(float(logits[index])), pos, neg, mpf(eps))
+        return Row([index], True, s * weight, loss, size, [slope], [slope_size], [pos + neg])
+
+    if not spec.average_outputs:
+        return logits.shape, ((i, element(i, i)) for i in np.ndindex(logits.shape))
+
+    def row(i: tuple[int, ...]) -> Row:
+        elements = [element((*i, j), i) for j in range(outputs)]
+        return Row(
+            [index for each in elements for index in each.inputs],
+            any(each.valid for each in elements),
+            sum(each.weight for each in elements),
+            sum(each.loss for each in elements),
+            sum(each.loss_magnitude for each in elements),
+            [g for each in elements for g in each.slopes],
+            [g for each in elements for g in each.magnitudes],
+            [a for each in elements for a in each.totals],
+        )
+
+    positions = logits.shape[:-1]
+    return positions, ((i, row(i)) for i in np.ndindex(positions))
+
+
+def _sigmoid(spec: SigmoidCrossEntropy, x: Any, pos: Any, neg: Any, eps: Any) -> tuple[Any, Any, Any, Any]:
+    """Return pos L+ + neg L- and its slope, each with its magnitude."""
+    if pos == 0 and neg == 0:
+        return mpf(0), mpf(0), mpf(0), mpf(0)
+    if mp.isnan(x):
+        return x, x, x, x
+    rounded = mpf(0)
+    if spec.inputs == "logits":
+        q, q_not = 1 / (1 + mp.exp(-x)), 1 / (1 + mp.exp(x))
+        slope_pos, slope_neg = q_not, q
+    elif spec.inputs == "log_probs":
+        q, q_not = mp.exp(x), 1 - mp.exp(x)
+        slope_pos, slope_neg = mpf(1), _quotient(q, q_not)
+    else:
+        low = mpf(0) if spec.clip is None else eps if spec.clip == "dtype" else mpf(spec.clip)
+        q = x if spec.clip is None else min(max(x, low), 1 - low)
+        q_not = 1 - q
+        inside = q == x
+        slope_pos, slope_neg = (_quotient(mpf(1), q), _quotient(mpf(1), q_not)) if inside else (mpf(0), mpf(0))
+        rounded = pos + neg if spec.clip is not None else rounded
+    terms = [a * _negative_log(p) for a, p in ((pos, q), (neg, q_not)) if a != 0]
+    down = pos * slope_pos if pos != 0 else mpf(0)
+    up = neg * slope_neg if neg != 0 else mpf(0)
+    return sum(terms), sum(map(abs, terms)) + rounded, up - down, up + down
+
+
+def _reduce(
+    spec: SoftmaxCrossEntropy | SigmoidCrossEntropy,
+    shape: tuple[int, ...],
+    positions: tuple[int, ...],
+    rows: Iterator[tuple[tuple[int, ...], Row]],
+    denominator: Any,
+    upstream: Any,
+) -> Truth:
+    by_position = dict(rows)
+    each = list(by_position.values())
+    if spec.reduction == "none":
+        loss = _filled(positions, {i: row.loss for i, row in by_position.items()})
+        loss_magnitude = _filled(positions, {i: row.loss_magnitude for i, row in by_position.items()})
+        scale = dict.fromkeys(by_position, mpf(1))
+    else:
+        total, size = (sum((getattr(row, name) for row in each), mpf(0)) for name in ("loss", "loss_magnitude"))
+        factor = mpf(1)
+        if spec.reduction != "sum":
+            d = _denominator(spec.reduction, positions, each) if denominator is None else mpf(float(denominator))
+            if d == 0:
+                total, size, factor = mpf("nan" if spec.zero_denominator == "nan" else 0), mpf(0), mpf(0)
+            else:
+                total, size, factor = total / d, size / d, 1 / d
+        loss, loss_magnitude = _filled((), {(): total}), _filled((), {(): size})
+        scale = dict.fromkeys(by_position, factor)
+
+    gradient, magnitude, row_scale = {}, {}, {}
+    for i, row in by_position.items():
+        u = mpf(1) if upstream is None else mpf(float(_at_prefix(upstream, i if spec.reduction == "none" else ())))
+        s = scale[i] * u
+        for index, slope, terms, total in zip(row.inputs, row.slopes, row.magnitudes, row.totals, strict=True):
+            gradient[index] = mpf(0) if s == 0 else slope * s
+            magnitude[index] = mpf(0) if s == 0 else terms * abs(s)
+            row_scale[index] = total * abs(s)
+    arrays = (_filled(shape, entries) for entries in (gradient, magnitude, row_scale))
+    gradient_array, magnitude_array, scale_array = arrays
+    return Truth(loss, gradient_array, loss_magnitude, magnitude_array, scale_array)
+
+
+def _denominator(reduction: str, positions: tuple[int, ...], rows: list[Row]) -> Any:
+    return {
+        "mean_over_weights": sum((row.weight for row in rows), mpf(0)),
+        "mean_over_valid": mpf(sum(row.valid for row in rows)),
+        "mean_over_positions": mpf(len(rows)),
+        "mean_over_batch": mpf(positions[0] if positions else 1),
+        "mean_over_nonzero": mpf(sum(row.weight != 0 for row in rows)),
+    }[reduction]
+
+
+def _filled(shape: tuple[int, ...], entries: dict[tuple[int, ...], Any]) -> Numbers:
+    array = np.empty(shape, dtype=object)
+    for index, value in entries.items():
+        array[index] = value
+    return array

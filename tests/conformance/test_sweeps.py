@@ -1,0 +1,73 @@
+"""The double-double reference of the sweeps holds against mpmath, and the sweeps are what they say they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from mpmath import mp, mpf
+
+from classweight import from_dict
+from classweight.conformance import sweeps
+from classweight.conformance.cases import Case
+from classweight.conformance.floats import FORMATS
+from classweight.conformance.oracle import evaluate
+
+PLAN = list(sweeps.plan(4000))
+
+
+def arrays(value: Any) -> Any:
+    return tuple(x.values for x in value) if isinstance(value, tuple) else value.values
+
+
+def oracle(case: Case) -> dict[str, Any]:
+    truth = evaluate(
+        from_dict(case.spec),
+        case.logits.values,
+        case.targets.values,
+        eps=FORMATS[case.logits.dtype].eps,
+        upstream=case.upstream and case.upstream.values,
+        **{name: arrays(value) for name, value in case.arguments.items()},
+    )
+    native = case.spec["precision"] == "native"
+    return {
+        "loss": truth.loss,
+        "gradient": truth.gradient,
+        "magnitude": truth.gradient_magnitude if native else truth.gradient_scale,
+    }
+
+
+@pytest.mark.parametrize("sweep", PLAN[:72], ids=lambda s: f"{s.seed}-{s.kind}-{s.targets}-{s.dtype}")
+def test_reference_is_that_of_mpmath(sweep: sweeps.Sweep) -> None:
+    for case in sweeps.cases(sweep):
+        expected = oracle(case)
+        for name, found in (("loss", case.loss), ("gradient", case.gradient)):
+            assert found is not None
+            truth = expected[name].ravel()
+            sizes = expected["magnitude"].ravel() if name == "gradient" else abs(truth)
+            with mp.workdps(60):
+                pairs = zip(found.hi.ravel().tolist(), found.lo.ravel().tolist(), strict=True)
+                for (hi, lo), x, size in zip(pairs, truth, sizes, strict=True):
+                    assert abs(mpf(hi) + mpf(lo) - x) <= mpf(2) ** -93 * max(abs(x), size) + mpf(10) ** -120
+        if case.gradient is not None and case.gradient.magnitude is not None:
+            exact = expected["magnitude"].astype(np.float64)
+            np.testing.assert_allclose(case.gradient.magnitude, exact, rtol=1e-14)
+
+
+def test_a_sweep_is_made_again_from_its_seed() -> None:
+    for sweep in PLAN[:6]:
+        first, again = sweeps.cases(sweep)[0], sweeps.cases(sweep)[0]
+        assert first.request() == again.request()
+
+
+def test_every_kind_targets_and_type_is_met() -> None:
+    seen = {(s.kind, s.targets, s.dtype) for s in PLAN}
+    assert len(seen) == len(sweeps.KINDS) * len(sweeps.TARGETS) * len(sweeps.DTYPES)
+    large = list(sweeps.plan(10_000_000))
+    assert sum(s.elements for s in large) >= 10_000_000
+    drawn = [sweeps.cases(s)[0] for s in PLAN]
+    assert {case.spec["reduction"] for case in drawn} >= {"none", "sum", "mean_over_weights"}
+    assert any((case.targets.values == -100).any() for case in drawn)
+    assert any((~case.arguments["mask"].values).any() for case in drawn)
+    assert any((case.arguments["sample_weight"].values == 0).any() for case in drawn)
