@@ -1,0 +1,156 @@
+"""JAX underneath, for Keras: the array functions, and the composite loss in float64 whatever ``jax_enable_x64`` says."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..errors import missing_framework, refuse
+
+try:
+    import jax
+except ImportError as cause:
+    missing_framework("keras", "jax", cause)
+import jax.numpy as jnp
+
+from .. import composite
+from .._arrays import Array, ArrayFunctions, class_shape, wide_weights
+from ..call import prepare
+from ..closed_form import round_once
+from ..lowering import lower, reduce
+
+
+class JaxArrays(ArrayFunctions):
+    """The array functions of ``jax.numpy``, called where 64 bits are enabled."""
+
+    def asarray(self, x: Any, like: Array, name: str) -> Array:
+        try:
+            return jnp.asarray(x if isinstance(x, jax.Array) else np.asarray(x))
+        except (TypeError, ValueError):
+            refuse(name, "be numbers in a regular shape", repr(x), error=TypeError)
+
+    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
+        return np.asarray(self.astype(x, self.wide) if self.kind(x) == "f" else x)
+
+    def weights(self, spec: Any, num_classes: int, like: Array) -> Any:
+        return jax.tree.map(jnp.asarray, _weights(spec, num_classes))
+
+    # The next three avoid what JAX composes while it lowers, an argmax or a range: by then 64 bits are disabled again.
+    def argmax(self, x: Array, axis: int) -> Array:
+        n = x.shape[axis]
+        first = (x == self.max(x, axis)) | (x != x)
+        return jnp.min(jnp.where(first, self.positions(n, axis, x), n - 1), axis, keepdims=True)
+
+    def positions(self, n: int, axis: int, like: Array) -> Array:
+        return np.arange(n).reshape(class_shape(n, axis, like.ndim))
+
+    def pick(self, x: Array, index: Array, axis: int) -> Array:
+        return self.sum(self.where(self.positions(x.shape[axis], axis, x) == index, x, 0.0), axis)
+
+    def detach(self, x: Array) -> Array:
+        return jax.lax.stop_gradient(x)
+
+
+xp = JaxArrays(jnp)
+
+
+@lru_cache(maxsize=64)
+def _weights(spec: Any, num_classes: int) -> Any:
+    return wide_weights(spec, num_classes, lambda values: np.asarray(values, np.float64))
+
+
+@dataclasses.dataclass(frozen=True)
+class Deferred:
+    """The arguments of a checked call, which is made anew wherever it is differentiated."""
+
+    spec: Any
+    logits: Array
+    arguments: tuple[Any, ...]
+    checked: bool
+
+
+def make_call(spec: Any, logits: Any, validate: bool | None, *arguments: Any) -> Deferred:
+    """Return the checked call; values are looked at on the host unless they are traced."""
+    logits = jnp.asarray(logits)
+    if validate is None:
+        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments))
+        validate = jax.default_backend() == "cpu" and not traced
+    # Constants are looked at while a function is traced, too: hence the evaluation at compile time.
+    with jax.enable_x64(True), jax.ensure_compile_time_eval():
+        prepare(xp, spec, logits, *arguments, check_values=validate)
+        return Deferred(spec, logits, jax.tree.map(lambda x: xp.asarray(x, logits, "argument"), arguments), validate)
+
+
+def loss(call: Deferred) -> Array:
+    """Return the loss in the logits' type."""
+
+    def value(inner: Any, rows: Array, denominator: Any) -> tuple[Array]:
+        return (xp.astype(reduce(xp, inner, rows, denominator), xp.wide),)
+
+    return _evaluate(call, value, (call.logits.dtype,))[0]
+
+
+def loss_parts(call: Deferred) -> tuple[Array, Array]:
+    """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
+
+    def parts(inner: Any, rows: Array, denominator: Any) -> tuple[Array, Array]:
+        total = xp.sum(xp.astype(rows, xp.wide))
+        return total, jnp.asarray(1.0 if denominator is None else denominator, xp.wide)
+
+    return _evaluate(call, parts, (jnp.float64, jnp.float64))
+
+
+def _evaluate(call: Deferred, finish: Callable[..., Any], dtypes: tuple[Any, ...]) -> Any:
+    dtype, spec = call.logits.dtype, call.spec
+    inside = jnp.float64 if spec.precision == "exact" or dtype == jnp.float64 else jnp.float32
+    leaves, structure = jax.tree.flatten((call.logits, call.arguments))
+
+    def compute(*leaves: Array) -> Any:
+        logits, arguments = jax.tree.unflatten(structure, leaves)
+        inner = dataclasses.replace(prepare(xp, spec, logits, *arguments, check_values=False), checked=call.checked)
+        c = lower(xp, inner, inside)
+        rows = composite.rows(xp, spec, xp.astype(logits, inside), c, float(jnp.finfo(dtype).eps), inside)
+        return finish(inner, rows, c.denominator)
+
+    return _in_float64(compute, dtypes)(*leaves)
+
+
+def _in_float64(compute: Callable[..., Any], dtypes: tuple[Any, ...]) -> Callable[..., Any]:
+    """Return ``compute`` as a function of arrays of any type: floats enter as float64, results are rounded once.
+
+    JAX makes float32 of float64 unless ``jax_enable_x64`` is set, and a gradient is taken where that no longer holds: so
+    the gradient is a function of this kind too, of which there is another gradient.
+    """
+
+    @jax.custom_vjp
+    def run(*arrays: Array) -> Any:
+        with jax.enable_x64(True):
+            results = compute(*(xp.astype(x, xp.wide) if xp.kind(x) == "f" else x for x in arrays))
+            return tuple(round_once(xp, x, dtype) for x, dtype in zip(results, dtypes, strict=True))
+
+    def forward(*arrays: Array) -> Any:
+        return run(*arrays), arrays
+
+    def backward(arrays: tuple[Array, ...], upstream: tuple[Array, ...]) -> Any:
+        floats = [i for i, x in enumerate(arrays) if xp.kind(x) == "f"]
+
+        def gradients(*both: Array) -> Any:
+            upstream, arrays = both[: len(dtypes)], list(both[len(dtypes) :])
+
+            def of_floats(*values: Array) -> Any:
+                for i, value in zip(floats, values, strict=True):
+                    arrays[i] = value
+                return compute(*arrays)
+
+            return jax.vjp(of_floats, *(arrays[i] for i in floats))[1](upstream)
+
+        found = _in_float64(gradients, tuple(arrays[i].dtype for i in floats))(*upstream, *arrays)
+        each = dict(zip(floats, found, strict=True))
+        return tuple(each.get(i) for i in range(len(arrays)))  # integers have no gradient
+
+    run.defvjp(forward, backward)
+    return run  # type: ignore[no-any-return]

@@ -1,0 +1,213 @@
+"""TensorFlow underneath: the array functions, and the composite loss that every mode of TensorFlow differentiates."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..errors import missing_framework, refuse
+
+try:
+    import tensorflow as tf
+except ImportError as cause:
+    missing_framework("tensorflow", "tensorflow", cause)
+
+from .. import composite
+from .._arrays import Array, Kind, class_shape, wide_weights
+from ..call import Call, prepare
+from ..lowering import lower, reduce
+
+HALF = (tf.float16, tf.bfloat16)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def as_it_is(function: Function) -> Function:
+    """Keep AutoGraph's hands off: nothing here branches on a tensor."""
+    return tf.autograph.experimental.do_not_convert(function)  # type: ignore[no-any-return]
+
+
+class TensorFlowArrays:
+    """The array functions of `classweight._arrays.Arrays` on tensors."""
+
+    wide, int64 = tf.float64, tf.int64
+    exp, expm1, log, log1p = map(staticmethod, (tf.math.exp, tf.math.expm1, tf.math.log, tf.math.log1p))
+    ones_like, reshape, expand_dims = map(staticmethod, (tf.ones_like, tf.reshape, tf.expand_dims))
+    astype, take, detach = map(staticmethod, (tf.cast, tf.gather, tf.stop_gradient))
+
+    def kind(self, x: Array) -> Kind:
+        if x.dtype.is_floating:
+            return "f"
+        return "i" if x.dtype.is_integer else "b" if x.dtype.is_bool else "other"
+
+    def asarray(self, x: Any, like: Array, name: str) -> Array:
+        if not tf.is_tensor(x):  # a list of floats is float64, not the float32 that TensorFlow makes of it
+            try:
+                x = np.asarray(x)
+            except (TypeError, ValueError):
+                refuse(name, "be a tensor or numbers in a regular shape", repr(x), error=TypeError)
+        return tensor(x, name)
+
+    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
+        return np.asarray((tf.cast(x, tf.float64) if x.dtype.is_floating else x).numpy())
+
+    def shape(self, x: Array) -> tuple[Any, ...]:
+        static = self.static_shape(x)
+        if None not in static:
+            return static
+        dynamic = tf.shape(x, out_type=tf.int64)
+        return tuple(dynamic[i] if n is None else n for i, n in enumerate(static))
+
+    def static_shape(self, x: Array) -> tuple[int | None, ...]:
+        return tuple(x.shape)
+
+    def weights(self, spec: Any, num_classes: int, like: Array) -> Any:
+        values = _weights(spec, num_classes)
+        return tuple(map(tf.constant, values)) if isinstance(values, tuple) else tf.constant(values)
+
+    def ones(self, shape: tuple[Any, ...], like: Array) -> Array:
+        return tf.ones(shape, self.wide)
+
+    def equal(self, x: Array, y: Any) -> Array:
+        return tf.equal(x, y if tf.is_tensor(y) else tf.constant(y, x.dtype))
+
+    def where(self, condition: Array, x: Any, y: Any) -> Array:
+        if not tf.is_tensor(x):
+            x = tf.constant(x, y.dtype)
+        elif not tf.is_tensor(y):
+            y = tf.constant(y, x.dtype)
+        return tf.where(condition, x, y)
+
+    def sum(self, x: Array, axis: int | None = None) -> Array:
+        return tf.reduce_sum(x, axis, keepdims=axis is not None)
+
+    def any(self, x: Array, axis: int) -> Array:
+        return tf.reduce_any(x, axis, keepdims=True)
+
+    def argmax(self, x: Array, axis: int) -> Array:
+        return tf.expand_dims(tf.argmax(x, axis), axis)
+
+    def positions(self, n: int, axis: int, like: Array) -> Array:
+        return tf.reshape(tf.range(n, dtype=tf.int64), class_shape(n, axis, len(like.shape)))
+
+    def pick(self, x: Array, index: Array, axis: int) -> Array:
+        # A sum with one term, not a gather along an axis: that one transposes, and its gradient scatters.
+        return self.sum(self.where(self.equal(self.positions(x.shape[axis], axis, x), index), x, 0.0), axis)
+
+    def eps(self, x: Array) -> float:
+        return 2.0**-7 if x.dtype == tf.bfloat16 else float(np.finfo(x.dtype.as_numpy_dtype).eps)
+
+
+xp = TensorFlowArrays()
+
+
+def tensor(x: Any, name: str) -> Array:
+    """Return a native call's argument as a tensor of known rank."""
+    try:
+        x = tf.convert_to_tensor(x)
+    except (TypeError, ValueError):
+        refuse(name, "be a dense tensor or numbers in a regular shape", type(x).__name__, error=TypeError)
+    if x.shape.rank is None:
+        refuse(name, "have a number of axes that is known in advance", "an unknown shape")
+    return x
+
+
+@lru_cache(maxsize=64)
+def _weights(spec: Any, num_classes: int) -> Any:
+    return wide_weights(spec, num_classes, lambda values: np.asarray(values, np.float64))
+
+
+@as_it_is
+def make_call(spec: Any, logits: Any, validate: bool | None, *arguments: Any) -> Call:
+    """Return the checked call; values are looked at where that costs no synchronisation."""
+    logits = tensor(logits, "logits")
+    if not tf.executing_eagerly():
+        if validate:
+            logits = _checked_when_run(spec, logits, *arguments)
+        return _with_lengths_checked(prepare(xp, spec, logits, *arguments, check_values=False))
+    if validate is None:
+        validate = "CPU" in logits.device or not logits.device
+    return prepare(xp, spec, logits, *arguments, check_values=validate)
+
+
+def _checked_when_run(spec: Any, logits: Array, *arguments: Any) -> Array:
+    """Return the logits, which an error takes the place of where the graph meets values that `prepare` refuses."""
+    flat = tf.nest.flatten(arguments)
+
+    def check(logits: Array, *values: Any) -> Array:
+        given = iter(values)
+        filled = [x if x is None else next(given) for x in flat]
+        prepare(xp, spec, logits, *tf.nest.pack_sequence_as(arguments, filled), check_values=True)
+        return logits
+
+    present = [x for x in flat if x is not None]
+    with tf.control_dependencies([tf.py_function(check, [logits, *present], logits.dtype)]):
+        return tf.identity(logits)
+
+
+def _with_lengths_checked(call: Call) -> Call:
+    """Return the call; where lengths are known when the graph runs only, a 1 must not broadcast in silence."""
+    full, positions = xp.shape(call.logits), call.loss_shape(xp)
+    checked = {}
+    for name in ("targets", "sample_weight", "mask"):
+        x = getattr(call, name)
+        if x is not None and None in (*x.shape, *call.logits.shape):
+            lengths = full if len(x.shape) == len(full) else positions[: len(x.shape)]
+            expected = tf.convert_to_tensor(lengths, tf.int64)
+            message = f"`{name}` must have the lengths of the logits"
+            with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(x, tf.int64), expected, message)]):
+                checked[name] = tf.reshape(x, expected)  # XLA leaves assertions out; this it cannot
+    return dataclasses.replace(call, **checked)
+
+
+def _inside(call: Call) -> Any:
+    """Return the type that is computed in."""
+    exact = call.spec.precision == "exact" or call.logits.dtype == tf.float64
+    return tf.float64 if exact else tf.float32
+
+
+@as_it_is
+def loss_parts(call: Call) -> tuple[Array, Array]:
+    """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
+    c = lower(xp, call, _inside(call))
+    denominator = 1.0 if c.denominator is None else c.denominator
+    return tf.reduce_sum(tf.cast(_rows(call, c), tf.float64)), tf.cast(denominator, tf.float64)
+
+
+@as_it_is
+def loss(call: Call) -> Array:
+    """Return the loss in the logits' type."""
+    c = lower(xp, call, _inside(call))
+    return _cast(reduce(xp, call, _rows(call, c), c.denominator), call.logits.dtype)
+
+
+def _rows(call: Call, c: Any) -> Array:
+    inside = _inside(call)
+    return composite.rows(xp, call.spec, _cast(call.logits, inside), c, xp.eps(call.logits), inside)
+
+
+def _cast(x: Array, dtype: Any) -> Array:
+    """Return ``x`` as ``dtype``; between float64 and a half type the value, or the gradient, is rounded once."""
+    if tf.float64 not in (x.dtype, dtype) or not {x.dtype, dtype} & set(HALF):
+        return tf.cast(x, dtype)
+
+    # Its gradient is itself a cast of this kind, so a tape may differentiate it any number of times.
+    @tf.custom_gradient
+    def cast(x: Array) -> tuple[Array, Any]:
+        return round_once(x, dtype), lambda upstream: _cast(upstream, x.dtype)
+
+    return cast(x)
+
+
+def round_once(x: Array, dtype: Any) -> Array:
+    """Return float64 as ``dtype``, rounded once: to a half type by way of a float32 rounded to odd."""
+    if x.dtype != tf.float64 or dtype not in HALF:
+        return tf.cast(x, dtype)
+    near = tf.cast(x, tf.float32)
+    back, bits = tf.cast(near, tf.float64), tf.bitcast(near, tf.int32)
+    step = tf.where(tf.abs(back) < tf.abs(x), 1, -1)
+    odd = tf.where(tf.not_equal(back, x) & tf.equal(bits & 1, 0) & ~tf.math.is_nan(x), bits + step, bits)
+    return tf.cast(tf.bitcast(odd, tf.float32), dtype)

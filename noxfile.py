@@ -1,0 +1,107 @@
+"""The project's checks. ``nox`` runs all of them, on the built wheel and never on the tree."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+DIST = ROOT / ".nox" / "dist"
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+# Frameworks with an environment of their own. Tests are chosen by the name of their file, not by what can be imported:
+# a framework that a session asks for and cannot import is an error.
+ELSEWHERE = ("tensorflow", "keras", "chainer")
+
+nox.options.default_venv_backend = "virtualenv"  # uv knows other variables than pip
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = True
+
+
+def constrain(session: nox.Session, environment: str) -> None:
+    """Hold every installation of the session to the tested versions."""
+    file = str(ROOT / "constraints" / f"{environment}.txt")
+    # Variables, for no option reaches the build of an sdist, and Chainer's needs an old setuptools.
+    session.env.update(PIP_CONSTRAINT=file, PIP_BUILD_CONSTRAINT=file)
+
+
+def groups(*names: str) -> tuple[str, ...]:
+    """Return the requirements of pyproject's dependency groups."""
+    return nox.project.dependency_groups(PROJECT, *names)
+
+
+def install(session: nox.Session, environment: str, extras: str, *requirements: str) -> None:
+    """Install the wheel that the session `package` built, with its extras, and what else the session needs."""
+    constrain(session, environment)
+    wheel = next(DIST.glob("*.whl"))
+    session.install(f"{wheel}{extras}", *requirements)
+    # Environments are reused, and the version does not change with the code.
+    session.install("--force-reinstall", "--no-deps", str(wheel))
+    session.env["PYTHONSAFEPATH"] = "1"  # ./classweight lacks its adapters
+
+
+def files(*frameworks: str) -> list[str]:
+    """Return the test files of these frameworks."""
+    return [str(path) for framework in frameworks for path in sorted(ROOT.glob(f"tests/**/test_{framework}.py"))]
+
+
+def pytest(session: nox.Session, *arguments: str, **variables: str) -> None:
+    session.run("python", "-m", "pytest", *arguments, *session.posargs, env=variables)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the sdist, and the wheel from the sdist; look into the wheel."""
+    constrain(session, "torch")
+    session.install(*groups("package"))
+    shutil.rmtree(DIST, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(DIST), silent=True)
+    session.run("check-wheel-contents", str(DIST))
+
+
+@nox.session(requires=["package"])
+def core(session: nox.Session) -> None:
+    """Run the suite where there is nothing but NumPy, the oldest that is supported."""
+    install(session, "core", "")
+    session.run("python", "-m", "classweight", "conformance", "--backend", "numpy")
+
+
+@nox.session(requires=["package"])
+def lint(session: nox.Session) -> None:
+    """Check style, format and types."""
+    install(session, "torch", "[torch,conformance]", *groups("lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    # At the root mypy would find ./classweight, and silently check that alone.
+    session.chdir(session.create_tmp())
+    session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "--package", "classweight")
+
+
+@nox.session(requires=["package"])
+def tests(session: nox.Session) -> None:
+    """Test the core, NumPy and PyTorch: tests, doctests, README and the example; then the vectors and the suite."""
+    install(session, "torch", "[torch,conformance]", *groups("tests"))
+    ignored = ["/*/classweight/adapters/*", *(f"/*/tests/*/test_{name}.py" for name in ELSEWHERE)]
+    options = [f"--ignore-glob={pattern}" for pattern in ignored]
+    adapters = ["classweight.adapters.numpy", "classweight.adapters.torch"]
+    pytest(session, "tests", "--doctest-modules", "--pyargs", "classweight", *adapters, *options)
+    session.run("python", "-m", "classweight.conformance.generate", "--check")
+    session.run("python", "-m", "classweight", "conformance")
+
+
+@nox.session(requires=["package"])
+def tensorflow(session: nox.Session) -> None:
+    """Test against TensorFlow, and against Keras on each of its backends."""
+    install(session, "tensorflow", "[tensorflow,keras,torch,conformance]", "jax", *groups("pytest"))
+    pytest(session, *files("tensorflow"), "--doctest-modules", "--pyargs", "classweight.adapters.tensorflow")
+    for backend in ("tensorflow", "torch", "jax", "numpy"):
+        pytest(session, *files("keras"), KERAS_BACKEND=backend)
+
+
+# Chainer uses distutils, which later Pythons do not have.
+@nox.session(requires=["package"], python="3.11")
+def chainer(session: nox.Session) -> None:
+    """Test against Chainer."""
+    install(session, "chainer", "[chainer,conformance]", *groups("pytest"))
+    pytest(session, *files("chainer"), "--doctest-modules", "--pyargs", "classweight.adapters.chainer")

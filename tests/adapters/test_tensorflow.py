@@ -1,0 +1,514 @@
+"""TensorFlow: the same numbers eager, in a graph and under XLA; the drop-ins against TensorFlow's own functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import tensorflow as tf
+
+import classweight.adapters.numpy as cwn
+import classweight.adapters.tensorflow as cwtf
+from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
+from classweight.reference import reference
+
+from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, RandomCall, random_call
+from ..conventions.configurations import batch, binary_batch, upstream
+from ..conventions.differences import named
+from ..refusals import Refusal, assert_refused, each_refusal
+
+W = [1.0, 2.0, 5.0, 0.5]
+MODES: dict[str, Callable[[Any], Any]] = {
+    "eager": lambda f: f,
+    "graph": tf.function,
+    "xla": lambda f: tf.function(f, jit_compile=True),
+    "xla-inside": lambda f: tf.function(tf.function(f, jit_compile=True)),
+}
+SPECS = {
+    "index": SoftmaxCrossEntropy(class_weight=W, ignore_index=-100),
+    "smoothed": SoftmaxCrossEntropy(class_weight=W, label_smoothing=0.1, weighting="expected"),
+    "distribution": SoftmaxCrossEntropy(class_weight=W),
+    "binary": SigmoidCrossEntropy(class_weight=(1, W), label_smoothing=0.1),
+    "probabilities": SoftmaxCrossEntropy(inputs="probs", clip=1e-7, renormalize="before"),
+}
+each_mode = pytest.mark.parametrize("mode", list(MODES))
+each_spec = pytest.mark.parametrize("kind", list(SPECS))
+each_dtype = pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+v1 = tf.compat.v1.losses
+
+
+def arrays(kind: str, rows: int = 6) -> tuple[Any, Any]:
+    rng = np.random.default_rng(3)
+    z, y = rng.normal(size=(rows, 4)), rng.integers(4, size=rows)
+    if kind == "probabilities":
+        z = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    if kind == "distribution":
+        return z, rng.random((rows, 4))
+    return z, np.eye(4)[y] if kind == "binary" else y
+
+
+def value_and_gradient(f: Any, *inputs: Any, factor: Any = None) -> Any:
+    """Return a function of the inputs that returns f's value and its gradient with respect to the first."""
+
+    def step(z: Any, *others: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = f(z, *others)
+        return value, tape.gradient(value, z, factor)
+
+    return step
+
+
+def run(mode: str, call: RandomCall, **options: Any) -> tuple[Any, Any]:
+    names = list(call.arguments)
+
+    def f(z: Any, t: Any, *arguments: Any) -> Any:
+        return cwtf.loss(call.spec, z, t, **dict(zip(names, arguments, strict=True)), **options)
+
+    inputs = map(tf.constant, (call.logits, call.targets, *call.arguments.values()))
+    return MODES[mode](value_and_gradient(f, factor=tf.constant(call.upstream)))(*inputs)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("mode", "seed"),
+    [("eager", s) for s in range(400)] + [("graph", s) for s in range(400, 430)] + [("xla", s) for s in range(430, 460)],
+)
+def test_random_calls_agree_with_the_reference(mode: str, seed: int) -> None:
+    call = random_call(seed)
+    value, gradient = run(mode, call)
+    expected, expected_gradient = reference(
+        call.spec, call.logits, call.targets, upstream=call.upstream, **call.arguments
+    )
+    assert tuple(value.shape) == expected.shape
+    np.testing.assert_allclose(value, expected, **CLOSE, err_msg=str(call))
+    call.assert_gradient(gradient, expected_gradient)
+    if mode == "eager":
+        np.testing.assert_array_equal(run(mode, call, validate=False)[0], value)
+        arguments = {k: v for k, v in call.arguments.items() if k != "denominator"}
+        for ours, theirs in zip(
+            cwtf.loss_parts(call.spec, call.logits, call.targets, **arguments),
+            cwn.loss_parts(call.spec, call.logits, call.targets, **arguments),
+            strict=True,
+        ):
+            assert ours.dtype == tf.float64
+            np.testing.assert_allclose(ours, theirs, **CLOSE)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_only_the_number_of_classes_must_be_known_in_advance(jit_compile: bool, seed: int) -> None:
+    call = random_call(seed, last_axis=True)
+    names = list(call.arguments)
+    given = [call.logits, call.targets, *call.arguments.values()]
+    inputs = [tf.constant(x) for x in given]
+    unknown = [tf.TensorSpec([None] * x.shape.rank, x.dtype) for x in inputs]
+    unknown[0] = tf.TensorSpec([*[None] * (call.logits.ndim - 1), call.logits.shape[-1]], tf.float64)
+
+    @tf.function(input_signature=unknown, jit_compile=jit_compile)
+    def f(z: Any, t: Any, *arguments: Any) -> Any:
+        loss = lambda z: cwtf.loss(call.spec, z, t, **dict(zip(names, arguments, strict=True)))  # noqa: E731
+        return value_and_gradient(loss, factor=tf.constant(call.upstream))(z)
+
+    expected = reference(call.spec, call.logits, call.targets, upstream=call.upstream, **call.arguments)
+    value, gradient = f(*inputs)
+    np.testing.assert_allclose(value, expected[0], **CLOSE, err_msg=str(call))
+    call.assert_gradient(gradient, expected[1])
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_length_of_one_does_not_broadcast_where_lengths_are_unknown(jit_compile: bool) -> None:
+    signature = [tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int64), tf.TensorSpec([None])]
+    f = tf.function(
+        lambda z, t, s: cwtf.loss(SoftmaxCrossEntropy(), z, t, s), input_signature=signature, jit_compile=jit_compile
+    )
+    assert np.isfinite(f(tf.zeros((4, 3)), [0, 1, 2, 0], tf.ones(4)))
+    for labels, weights in (([0], 4), ([0, 1, 2, 0], 1)):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            f(tf.zeros((4, 3)), labels, tf.ones(weights))
+
+
+@each_refusal
+def test_a_bad_call_is_refused(refusal: Refusal) -> None:
+    assert_refused(refusal, cwtf.loss, tf.constant)
+    if "denominator" not in refusal.arguments:
+        assert_refused(refusal, cwtf.loss_parts, tf.constant)
+
+
+def test_what_is_no_dense_tensor_is_refused() -> None:
+    with pytest.raises(TypeError, match="`logits` must be a dense tensor or numbers in a regular shape"):
+        cwtf.loss(SoftmaxCrossEntropy(), tf.ragged.constant([[1.0, 2], [3]]), [0, 1])
+    with pytest.raises(ValueError, match="`logits` must have a number of axes that is known in advance"):
+        tf.function(lambda z: cwtf.loss(SoftmaxCrossEntropy(), z, [0]), input_signature=[tf.TensorSpec(None)])(
+            tf.zeros((1, 2))
+        )
+    with pytest.raises(ValueError, match=r"`logits` must have at least one class, of a number known in advance"):
+        tf.function(
+            lambda z: cwtf.loss(SoftmaxCrossEntropy(), z, [0]), input_signature=[tf.TensorSpec([1, None])]
+        )(tf.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla", "xla-inside"])
+@pytest.mark.parametrize("bad", [3, 99, -1, -100])
+def test_an_invalid_label_in_a_graph_is_nan(bad: int, mode: str) -> None:
+    spec = SoftmaxCrossEntropy(class_weight=[1, 2, 3], reduction="none")
+    value, gradient = MODES[mode](value_and_gradient(lambda z, y: cwtf.loss(spec, z, y)))(
+        tf.zeros((3, 3)), tf.constant([0, bad, 2])
+    )
+    assert np.isnan(value).tolist() == [False, True, False]
+    assert np.isnan(gradient).all(1).tolist() == [False, True, False]
+
+
+def test_validate_looks_in_a_graph_when_it_runs() -> None:
+    spec = SoftmaxCrossEntropy()
+    f = tf.function(lambda z, y, w: cwtf.loss(spec, z, y, class_weight=w, validate=True))
+    z, w = tf.zeros((3, 3)), tf.ones(3)
+    assert f(z, tf.constant([0, 1, 2]), w) == cwtf.loss(spec, z, [0, 1, 2])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"from 0 to 2; got 3 at position \(1,\)"):
+        f(z, tf.constant([0, 3, 2]), w)
+    assert np.isnan(cwtf.loss(spec, z, [0, 3, 2], validate=False))
+
+
+@each_mode
+@each_dtype
+@each_spec
+def test_exact_results_have_the_bits_of_every_other_backend(kind: str, dtype: str, mode: str) -> None:
+    if dtype == "float64":
+        pytest.skip("promises no bits")
+    spec = dataclasses.replace(SPECS[kind], precision="exact")
+    z, t = arrays(kind, rows=50)
+    z = tf.cast(3 * z if kind != "probabilities" else z, dtype)
+    value, gradient = MODES[mode](value_and_gradient(lambda z: cwtf.loss(spec, z, t)))(z)
+    expected, expected_gradient = cwn.loss_and_grad(spec, z.numpy(), t)
+    assert value.dtype == gradient.dtype == z.dtype
+    assert value.numpy().tobytes() == expected.tobytes()
+    np.testing.assert_array_equal(gradient, expected_gradient)
+
+
+@each_dtype
+@each_spec
+def test_native_results_have_the_logits_dtype(kind: str, dtype: str) -> None:
+    z, t = arrays(kind)
+    z = tf.cast(z, dtype)
+    value, gradient = value_and_gradient(lambda z: cwtf.loss(SPECS[kind], z, t))(z)
+    assert value.dtype == gradient.dtype == z.dtype
+    expected, slopes = reference(SPECS[kind], tf.cast(z, "float64").numpy(), t)
+    eps = {"float16": 2**-10, "bfloat16": 2**-7, "float32": 2**-20, "float64": 1e-14}[dtype]
+    np.testing.assert_allclose(tf.cast(value, "float64"), expected, rtol=eps)
+    np.testing.assert_allclose(tf.cast(gradient, "float64"), slopes, rtol=eps, atol=eps * np.abs(slopes).max() / 64)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("row", ROWS_WITHOUT_A_SOFTMAX)
+def test_a_row_without_a_softmax_is_nan_and_so_is_its_gradient(row: Any, mode: str) -> None:
+    for targets in ([0], [[1.0, 0, 0]], [[0.5, 0.5, 0]]):
+        f = value_and_gradient(lambda z, t=targets: cwtf.loss(SoftmaxCrossEntropy(), z, t))
+        value, gradient = MODES[mode](f)(tf.constant([row], tf.float32))
+        assert np.isnan(value)
+        assert np.isnan(gradient).all()
+
+
+@each_mode
+def test_a_confident_prediction_keeps_its_loss_and_gradient(mode: str) -> None:
+    z = tf.constant([[20.0, 0.0], [80.0, 0.0]])
+    f = value_and_gradient(lambda z: cwtf.loss(SoftmaxCrossEntropy(reduction="sum"), z, [0, 0]))
+    value, gradient = MODES[mode](f)(z)
+    expected = np.log1p(np.exp([-20.0, -80.0]))
+    np.testing.assert_allclose(value, expected.sum(), rtol=3e-7)
+    np.testing.assert_allclose(gradient, np.stack([-expected, expected], 1), rtol=3e-7)
+
+
+@each_mode
+@each_spec
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_second_order(dtype: str, kind: str, mode: str) -> None:
+    spec = dataclasses.replace(SPECS[kind], precision="exact")
+    z, t = arrays(kind, rows=2)
+    z = tf.cast(z, dtype)
+
+    def hessian(z: Any) -> Any:
+        with tf.GradientTape() as outer:
+            outer.watch(z)
+            _, gradient = value_and_gradient(lambda z: cwtf.loss(spec, z, t))(z)
+        # XLA takes no loop of unknown length, which the parallel one is spared.
+        return outer.jacobian(gradient, z, experimental_use_pfor=True)
+
+    found = MODES[mode](hessian)(z)
+    assert found is not None
+    assert found.dtype == z.dtype
+    at, step = tf.cast(z, "float64").numpy(), 1e-5
+    differences = np.zeros(at.shape * 2)
+    for i in np.ndindex(at.shape):
+        up, down = at.copy(), at.copy()
+        up[i] += step
+        down[i] -= step
+        differences[(..., *i)] = (reference(spec, up, t)[1] - reference(spec, down, t)[1]) / (2 * step)
+    rounding = 2**-8 if dtype == "bfloat16" else 1e-6
+    np.testing.assert_allclose(tf.cast(found, "float64"), differences, rtol=rounding, atol=1e-8)
+
+
+@each_spec
+def test_forward_mode_and_vectorised_maps(kind: str) -> None:
+    z, t = map(tf.constant, arrays(kind))
+    f = lambda z: cwtf.loss(SPECS[kind], z, t)  # noqa: E731
+    direction = tf.random.stateless_normal(z.shape, (1, 2), dtype=tf.float64)
+    with tf.autodiff.ForwardAccumulator(z, direction) as accumulator:
+        value = f(z)
+    gradient = value_and_gradient(f)(z)[1]
+    np.testing.assert_allclose(accumulator.jvp(value), tf.reduce_sum(gradient * direction), rtol=1e-12)
+    rows = tf.vectorized_map(lambda pair: cwtf.loss(SPECS[kind], *pair), (z, t))
+    np.testing.assert_allclose(rows, [cwtf.loss(SPECS[kind], *row) for row in zip(z, t, strict=True)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("targets", ["index", "distribution"])
+def test_gradients_flow_to_soft_targets_and_weights(targets: str, mode: str) -> None:
+    z, t = arrays(targets)
+    s, w = np.linspace(0.5, 2, 6), np.array(W)
+    spec = SoftmaxCrossEntropy(label_smoothing=0.1)
+
+    def gradients(z: Any, t: Any, s: Any, w: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch([z, t, s, w])
+            value = cwtf.loss(spec, z, t, s, class_weight=w)
+        return [tf.convert_to_tensor(g) for g in tape.gradient(value, [z, t, s, w] if t.dtype.is_floating else [z, s, w])]
+
+    inputs = {"z": z, "t": t, "s": s, "w": w}
+    found = MODES[mode](gradients)(*map(tf.constant, inputs.values()))
+    if targets == "index":
+        found.insert(1, None)
+    for name, gradient in zip(inputs, found, strict=True):
+        if gradient is not None:
+            step = np.zeros(inputs[name].shape)
+            step.flat[1] = 1e-6
+            at = [
+                reference(spec, x["z"], x["t"], x["s"], class_weight=x["w"])[0]
+                for x in ({**inputs, name: inputs[name] + step}, {**inputs, name: inputs[name] - step})
+            ]
+            np.testing.assert_allclose(gradient.numpy().flat[1], (at[0] - at[1]) / 2e-6, rtol=1e-6)
+
+
+def test_accumulated_micro_batches_are_the_whole_batch() -> None:
+    z, y = arrays("index")
+    _, denominator = cwtf.loss_parts(SPECS["index"], z, y)
+    whole = value_and_gradient(lambda z: cwtf.loss(SPECS["index"], z, y))(tf.constant(z))[1]
+    for i in (0, 2, 4):
+        part = value_and_gradient(lambda z, i=i: cwtf.loss(SPECS["index"], z, y[i : i + 2], denominator=denominator))
+        np.testing.assert_allclose(part(tf.constant(z[i : i + 2]))[1], whole[i : i + 2], rtol=1e-14)
+
+
+def test_a_given_denominator_is_a_constant() -> None:
+    z, y = arrays("index")
+    denominator = tf.constant(3.0)
+    with tf.GradientTape() as tape:
+        tape.watch(denominator)
+        value = cwtf.loss(SoftmaxCrossEntropy(), z, y, denominator=denominator)
+    assert tape.gradient(value, denominator) is None
+
+
+# The drop-ins.
+
+
+def both(native: Any, ours: Any, logits: Any, rtol: float = 0.0, targets: Any = None) -> None:
+    """Assert that value, dtype, shape and gradient are TensorFlow's, to its own rounding."""
+    watched = [tf.constant(logits)] + ([] if targets is None else [tf.constant(targets)])
+    results = []
+    for f in (native, ours):
+        with tf.GradientTape() as tape:
+            tape.watch(watched)
+            value = f(*watched)
+            total = tf.reduce_sum(value * upstream(tuple(value.shape), value.dtype.name))
+        results.append((value, *tape.gradient(total, watched)))
+    eps = rtol or float(np.finfo(logits.dtype).eps)
+    for theirs, mine in zip(*results, strict=True):
+        assert mine.dtype == theirs.dtype
+        assert mine.shape == theirs.shape
+        scale = np.abs(theirs).max(initial=0)
+        np.testing.assert_allclose(mine, theirs, rtol=512 * eps, atol=8 * eps * scale)
+
+
+def last(b: Any, array: Any) -> Any:
+    return np.moveaxis(array, b.class_axis, -1)
+
+
+cases = pytest.mark.parametrize("case", range(200))
+DTYPES = ("float64", "float32", "float32", "float16")
+
+
+@cases
+def test_sparse_softmax_cross_entropy_with_logits(case: int) -> None:
+    b = batch(case, shapes=[(), (4,), (3, 2), (0,), (2, 3, 2)], dtypes=DTYPES)
+    labels = np.asarray(b.labels, b.pick(np.int32, np.int64))
+    both(
+        lambda z: tf.nn.sparse_softmax_cross_entropy_with_logits(labels, z),
+        lambda z: cwtf.sparse_softmax_cross_entropy_with_logits(labels, z),
+        last(b, b.logits),
+    )
+
+
+@cases
+def test_softmax_cross_entropy_with_logits(case: int) -> None:
+    b = batch(case, shapes=[(), (4,), (3, 2), (0,), (2, 3, 2)], dtypes=DTYPES)
+    axis = b.pick(-1, b.class_axis)
+    logits = b.logits if axis != -1 else last(b, b.logits)
+    # What native gets wrong, the gradient of labels that do not sum to 1, is left out.
+    assert named("tensorflow-dense-gradient")
+    labels = b.distributions(normalised=True)
+    labels = labels if axis != -1 else last(b, labels)
+    if axis == -1 and len(labels) and b.pick(True, False):
+        row = labels.reshape(-1, labels.shape[-1])[0]
+        row = b.pick(row, row[None])  # TensorFlow's own gradient to such labels is an error
+        both(
+            lambda z: tf.nn.softmax_cross_entropy_with_logits(row, z),
+            lambda z: cwtf.softmax_cross_entropy_with_logits(row, z),
+            logits,
+        )
+        labels = labels.reshape(-1, labels.shape[-1])
+    both(
+        lambda z, y: tf.nn.softmax_cross_entropy_with_logits(y, z, axis=axis),
+        lambda z, y: cwtf.softmax_cross_entropy_with_logits(y, z, axis=axis),
+        logits,
+        targets=labels,
+    )
+
+
+@cases
+def test_weighted_cross_entropy_with_logits(case: int) -> None:
+    b = binary_batch(case, shapes=[(), (4,), (3, 2), (0,), (2, 3, 2)], dtypes=DTYPES)
+    both(
+        lambda z, y: tf.nn.weighted_cross_entropy_with_logits(y, z, b.pos_weight),
+        lambda z, y: cwtf.weighted_cross_entropy_with_logits(y, z, b.pos_weight),
+        b.logits,
+        targets=b.targets(),
+    )
+
+
+def weights_of(b: Any, shape: tuple[int, ...]) -> Any:
+    """Return weights as the v1 losses take them: a scalar, or of the losses' rank with lengths of 1 among them."""
+    full = b.rng.uniform(0, 3, shape) * (b.rng.random(shape) < b.pick(0, 0.7, 1))
+    some = full[tuple(slice(None) if b.pick(True, False) else slice(1) for _ in shape)]
+    return b.pick(1.0, 2.5, 0.0, full, full.astype(b.dtype), some, full.astype(int))
+
+
+@pytest.mark.parametrize("reduction", sorted(set(v1.Reduction.all())))
+@pytest.mark.parametrize("case", range(100))
+def test_v1_losses(case: int, reduction: str) -> None:
+    b = batch(case, shapes=[(), (4,), (3, 2), (0,), (2, 3, 2)], dtypes=DTYPES)
+    logits, kind = last(b, b.logits), b.pick("sparse", "dense", "sigmoid")
+    assert named("tensorflow-v1-float32")
+    rounding = {} if b.dtype == "float16" else {"rtol": 1e-7}
+    if kind == "sparse":
+        labels = b.labels[..., None] if b.labels.ndim and b.pick(True, False) else b.labels
+        weights = weights_of(b, b.labels.shape)
+        both(
+            lambda z: v1.sparse_softmax_cross_entropy(labels, z, weights, reduction=reduction),
+            lambda z: cwtf.sparse_softmax_cross_entropy(labels, z, weights, reduction=reduction),
+            logits,
+            **rounding,
+        )
+        return
+    name = "softmax_cross_entropy" if kind == "dense" else "sigmoid_cross_entropy"
+    labels = last(b, b.distributions(normalised=True) if kind == "dense" else b.one_hot())
+    weights = weights_of(b, logits.shape if kind == "sigmoid" else b.labels.shape)
+    both(
+        lambda z: getattr(v1, name)(labels, z, weights, b.smoothing, reduction=reduction),
+        lambda z: getattr(cwtf, name)(labels, z, weights, b.smoothing, reduction=reduction),
+        logits,
+        **rounding,
+    )
+
+
+def test_a_gradient_flows_to_the_weights_of_v1_losses() -> None:
+    z, y = arrays("index")
+    weights = tf.constant([0.5, 1, 2, 0, 3, 1], tf.float64)
+    for reduction in set(v1.Reduction.all()):
+        gradients = []
+        for module in (v1, cwtf):
+            with tf.GradientTape() as tape:
+                tape.watch(weights)
+                value = module.sparse_softmax_cross_entropy(y, z, weights, reduction=reduction)
+            gradients.append(tape.gradient(value, weights))
+        np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-7)
+
+
+Z = tf.constant([[2, -1, 0.5], [0, 1, -2]])
+Y = tf.constant([[0.0, 1, 0], [0, 0, 1]])
+REFUSED: dict[str, Callable[[Any, Any], Any]] = {
+    "sparse-label-column": lambda nn, _: nn.sparse_softmax_cross_entropy_with_logits([[0], [1]], Z),
+    "sparse-uint8": lambda nn, _: nn.sparse_softmax_cross_entropy_with_logits(np.array([0, 1], np.uint8), Z),
+    "sparse-bool": lambda nn, _: nn.sparse_softmax_cross_entropy_with_logits([True, False], Z),
+    "sparse-float-labels": lambda nn, _: nn.sparse_softmax_cross_entropy_with_logits([0.0, 1.0], Z),
+    "sparse-label-too-large": lambda nn, _: nn.sparse_softmax_cross_entropy_with_logits([0, 3], Z),
+    "sparse-label-negative": lambda nn, _: nn.sparse_softmax_cross_entropy_with_logits([0, -1], Z),
+    "sparse-number-of-labels": lambda nn, _: nn.sparse_softmax_cross_entropy_with_logits([0, 1, 2], Z),
+    "integer-logits": lambda nn, _: nn.sparse_softmax_cross_entropy_with_logits([0], [[1, 2]]),
+    "scalar-logits": lambda nn, _: nn.sparse_softmax_cross_entropy_with_logits(0, 1.0),
+    "dense-classes": lambda nn, _: nn.softmax_cross_entropy_with_logits(tf.ones((2, 2)), Z),
+    "dense-rows": lambda nn, _: nn.softmax_cross_entropy_with_logits(tf.ones((3, 3)), Z),
+    "dense-enlarging": lambda nn, _: nn.softmax_cross_entropy_with_logits(tf.ones((2, 3)), Z[0]),
+    "dense-scalar": lambda nn, _: nn.softmax_cross_entropy_with_logits(1.0, Z),
+    "dense-axis": lambda nn, _: nn.softmax_cross_entropy_with_logits(Y, Z, axis=2),
+    "weighted-shape": lambda nn, _: nn.weighted_cross_entropy_with_logits(Y[0], Z, 1.0),
+    "weighted-dtype": lambda nn, _: nn.weighted_cross_entropy_with_logits(tf.cast(Y, tf.float64), Z, 1.0),
+    "weighted-pos-weight-shape": lambda nn, _: nn.weighted_cross_entropy_with_logits(Y, Z, [1.0, 2]),
+    "v1-no-labels": lambda _, v1: v1.sparse_softmax_cross_entropy(None, Z),
+    "v1-no-logits": lambda _, v1: v1.softmax_cross_entropy(Y, None),
+    "v1-no-weights": lambda _, v1: v1.sigmoid_cross_entropy(Y, Z, None),
+    "v1-reduction": lambda _, v1: v1.sparse_softmax_cross_entropy([0, 1], Z, reduction="mean"),
+    "v1-weights-of-another-rank": lambda _, v1: v1.sigmoid_cross_entropy(Y, Z, [1.0, 2]),
+    "v1-weights-of-another-length": lambda _, v1: v1.sparse_softmax_cross_entropy([0, 1], Z, [1.0, 2, 3]),
+    "v1-dense-shape": lambda _, v1: v1.softmax_cross_entropy(Y[:1], Z),
+    "v1-sigmoid-shape": lambda _, v1: v1.sigmoid_cross_entropy(Y[:1], Z),
+    "v1-label": lambda _, v1: v1.sparse_softmax_cross_entropy([0, 3], Z, [1.0, 0]),
+}
+
+
+@pytest.mark.parametrize("call", list(REFUSED.values()), ids=list(REFUSED))
+def test_what_native_refuses_is_refused(call: Any) -> None:
+    with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError)):
+        call(tf.nn, v1)
+    with pytest.raises((ValueError, TypeError), match="^`"):
+        call(cwtf, cwtf)
+
+
+def test_the_gradient_is_right_whatever_labels_sum_to() -> None:
+    labels = tf.constant([[1.0, 2, 0], [0, 0, 0]])
+    f = value_and_gradient(lambda z: tf.reduce_sum(cwtf.softmax_cross_entropy_with_logits(labels, z)))
+    q = tf.nn.softmax(Z)
+    np.testing.assert_allclose(f(Z)[1], q * tf.reduce_sum(labels, 1, keepdims=True) - labels, rtol=1e-6)
+
+
+def test_lists_are_taken_as_tensorflow_takes_them() -> None:
+    for nn in (tf.nn, cwtf):
+        value = nn.softmax_cross_entropy_with_logits([[0, 1, 0]], [[2.0, -1, 0.5]])
+        assert value.dtype == tf.float32
+    for module in (v1, cwtf):
+        assert module.sigmoid_cross_entropy([[0, 1]], [[2.0, -1]], 2).dtype == tf.float32
+
+
+@pytest.mark.parametrize("collection", ["losses", "mine", None])
+def test_a_v1_loss_joins_the_collection_of_its_graph(collection: str | None) -> None:
+    found = []
+    for module in (v1, cwtf):
+        with tf.Graph().as_default() as graph:
+            value = module.sparse_softmax_cross_entropy(
+                tf.constant([0, 1]), Z.numpy(), scope="scope", loss_collection=collection
+            )
+            assert value.op.name.startswith("scope")
+            assert graph.get_all_collection_keys() == ([collection] if collection else [])
+            with tf.compat.v1.Session() as session:
+                found.append(session.run(value))
+    np.testing.assert_allclose(*found, rtol=1e-6)
+
+
+def test_autograph_leaves_the_functions_as_they_are() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        f = tf.function(lambda z, y: cwtf.softmax_cross_entropy(y, z, label_smoothing=0.1))
+        np.testing.assert_allclose(f(Z, Y), v1.softmax_cross_entropy(Y, Z, label_smoothing=0.1), rtol=1e-6)

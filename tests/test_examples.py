@@ -1,0 +1,26 @@
+"""The examples run, and what they print is true."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_imbalanced_torch() -> None:
+    """Weights find most of the rare class; ours is PyTorch's loss, and Keras's where its convention is asked for."""
+    command = [sys.executable, "-W", "error", EXAMPLES / "imbalanced_torch.py"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = re.findall(r"^(.*?) {2,}([\d.]+)(?: +([\d.]+))?$", run.stdout, re.MULTILINE)
+    printed = {name: tuple(float(number) for number in numbers if number) for name, *numbers in lines}
+    plain, weighted = printed["fastest tenth"]
+    assert plain < 0.5 < weighted
+    torch, keras = printed["F.cross_entropy"], printed["F.cross_entropy, sum / 64"]
+    assert torch != pytest.approx(keras, rel=0.05)
+    assert printed["cwt.cross_entropy"] == pytest.approx(torch, rel=1e-5)
+    assert printed["cwt.loss, Keras's convention"] == pytest.approx(keras, rel=1e-5)
