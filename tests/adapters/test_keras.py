@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 BACKEND = keras.config.backend()
 REDUCTIONS = ["sum_over_batch_size", "mean", "mean_with_sample_weight", "sum", "none", None]
 # JAX calls its operations one by one outside of a traced function, each slowly.
-COUNT = 30 if BACKEND == "jax" else 150
+COUNT = 10 if BACKEND == "jax" else 150
 cases = pytest.mark.parametrize("case", range(COUNT))
 
 
@@ -334,8 +334,11 @@ def data(source: str, *arrays: Any) -> Any:
     return (tf.data.Dataset.from_tensor_slices(arrays).batch(4),)
 
 
-@pytest.mark.parametrize("source", ["arrays", "tf.data", "PyDataset", "DataLoader"])
-@each_target
+@pytest.mark.parametrize(
+    ("target", "source"),
+    [(target, "arrays") for target in Y]
+    + [(t, source) for t in ("labels", "steps", "one-hot-map") for source in ("tf.data", "PyDataset", "DataLoader")],
+)
 def test_fit_multiplies_class_and_sample_weights(target: str, source: str) -> None:
     """The last of the batches of four has two samples."""
     assert named("keras-weight-product")
