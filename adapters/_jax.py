@@ -22,6 +22,7 @@ from .._arrays import Array, ArrayFunctions, class_shape, wide_weights
 from ..call import prepare
 from ..closed_form import round_once
 from ..lowering import lower, reduce
+from ..spec import SigmoidCrossEntropy
 
 
 class JaxArrays(ArrayFunctions):
@@ -29,7 +30,7 @@ class JaxArrays(ArrayFunctions):
 
     def asarray(self, x: Any, like: Array, name: str) -> Array:
         try:
-            return jnp.asarray(x if isinstance(x, jax.Array) else np.asarray(x))
+            return x if isinstance(x, jax.Array) else np.asarray(x)
         except (TypeError, ValueError):
             refuse(name, "be numbers in a regular shape", repr(x), error=TypeError)
 
@@ -82,41 +83,46 @@ def make_call(spec: Any, logits: Any, validate: bool | None, *arguments: Any) ->
     # Constants are looked at while a function is traced, too: hence the evaluation at compile time.
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
         prepare(xp, spec, logits, *arguments, check_values=validate)
-        return Deferred(spec, logits, jax.tree.map(lambda x: xp.asarray(x, logits, "argument"), arguments), validate)
+
+        def array(x: Any) -> Any:
+            if isinstance(x, tuple | list) and x is arguments[2] and isinstance(spec, SigmoidCrossEntropy):
+                return tuple(map(array, x))  # a pair of class weights
+            return x if x is None else jnp.asarray(xp.asarray(x, logits, "argument"))
+
+        return Deferred(spec, logits, tuple(map(array, arguments)), validate)
 
 
 def loss(call: Deferred) -> Array:
     """Return the loss in the logits' type."""
-
-    def value(inner: Any, rows: Array, denominator: Any) -> tuple[Array]:
-        return (xp.astype(reduce(xp, inner, rows, denominator), xp.wide),)
-
-    return _evaluate(call, value, (call.logits.dtype,))[0]
+    return _evaluate(call, parts=False)[0]
 
 
 def loss_parts(call: Deferred) -> tuple[Array, Array]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
-
-    def parts(inner: Any, rows: Array, denominator: Any) -> tuple[Array, Array]:
-        total = xp.sum(xp.astype(rows, xp.wide))
-        return total, jnp.asarray(1.0 if denominator is None else denominator, xp.wide)
-
-    return _evaluate(call, parts, (jnp.float64, jnp.float64))
+    return _evaluate(call, parts=True)  # type: ignore[return-value]
 
 
-def _evaluate(call: Deferred, finish: Callable[..., Any], dtypes: tuple[Any, ...]) -> Any:
-    dtype, spec = call.logits.dtype, call.spec
-    inside = jnp.float64 if spec.precision == "exact" or dtype == jnp.float64 else jnp.float32
+def _evaluate(call: Deferred, *, parts: bool) -> tuple[Array, ...]:
     leaves, structure = jax.tree.flatten((call.logits, call.arguments))
+    return _function(call.spec, structure, call.logits.dtype, call.checked, parts)(*leaves)  # type: ignore[no-any-return]
 
-    def compute(*leaves: Array) -> Any:
+
+@lru_cache(maxsize=64)
+def _function(spec: Any, structure: Any, dtype: Any, checked: bool, parts: bool) -> Callable[..., Any]:
+    """Return the loss, or its parts, as a function of a call's arrays: the same one every time, for JAX compiles it."""
+    inside = jnp.float64 if spec.precision == "exact" or dtype == jnp.float64 else jnp.float32
+    eps = float(jnp.finfo(dtype).eps)
+
+    def compute(*leaves: Array) -> tuple[Array, ...]:
         logits, arguments = jax.tree.unflatten(structure, leaves)
-        inner = dataclasses.replace(prepare(xp, spec, logits, *arguments, check_values=False), checked=call.checked)
-        c = lower(xp, inner, inside)
-        rows = composite.rows(xp, spec, xp.astype(logits, inside), c, float(jnp.finfo(dtype).eps), inside)
-        return finish(inner, rows, c.denominator)
+        call = dataclasses.replace(prepare(xp, spec, logits, *arguments, check_values=False), checked=checked)
+        c = lower(xp, call, inside)
+        rows = composite.rows(xp, spec, xp.astype(logits, inside), c, eps, inside)
+        if parts:
+            return xp.sum(xp.astype(rows, xp.wide)), jnp.asarray(1.0 if c.denominator is None else c.denominator, xp.wide)
+        return (xp.astype(reduce(xp, call, rows, c.denominator), xp.wide),)
 
-    return _in_float64(compute, dtypes)(*leaves)
+    return _in_float64(compute, (jnp.float64, jnp.float64) if parts else (dtype,))
 
 
 def _in_float64(compute: Callable[..., Any], dtypes: tuple[Any, ...]) -> Callable[..., Any]:
@@ -126,18 +132,27 @@ def _in_float64(compute: Callable[..., Any], dtypes: tuple[Any, ...]) -> Callabl
     the gradient is a function of this kind too, of which there is another gradient.
     """
 
+    @jax.jit
+    def compiled(*arrays: Array) -> tuple[Array, ...]:
+        results = compute(*(xp.astype(x, xp.wide) if xp.kind(x) == "f" else x for x in arrays))
+        return tuple(round_once(xp, x, dtype) for x, dtype in zip(results, dtypes, strict=True))
+
     @jax.custom_vjp
     def run(*arrays: Array) -> Any:
         with jax.enable_x64(True):
-            results = compute(*(xp.astype(x, xp.wide) if xp.kind(x) == "f" else x for x in arrays))
-            return tuple(round_once(xp, x, dtype) for x, dtype in zip(results, dtypes, strict=True))
+            return compiled(*arrays)
 
     def forward(*arrays: Array) -> Any:
         return run(*arrays), arrays
 
     def backward(arrays: tuple[Array, ...], upstream: tuple[Array, ...]) -> Any:
-        floats = [i for i, x in enumerate(arrays) if xp.kind(x) == "f"]
+        floats = {i: x.dtype for i, x in enumerate(arrays) if xp.kind(x) == "f"}
+        found = gradient(tuple(floats), tuple(floats.values()))(*upstream, *arrays)
+        each = dict(zip(floats, found, strict=True))
+        return tuple(each.get(i) for i in range(len(arrays)))  # integers have no gradient
 
+    @lru_cache(maxsize=8)
+    def gradient(floats: tuple[int, ...], types: tuple[Any, ...]) -> Callable[..., Any]:
         def gradients(*both: Array) -> Any:
             upstream, arrays = both[: len(dtypes)], list(both[len(dtypes) :])
 
@@ -148,9 +163,7 @@ def _in_float64(compute: Callable[..., Any], dtypes: tuple[Any, ...]) -> Callabl
 
             return jax.vjp(of_floats, *(arrays[i] for i in floats))[1](upstream)
 
-        found = _in_float64(gradients, tuple(arrays[i].dtype for i in floats))(*upstream, *arrays)
-        each = dict(zip(floats, found, strict=True))
-        return tuple(each.get(i) for i in range(len(arrays)))  # integers have no gradient
+        return _in_float64(gradients, types)
 
     run.defvjp(forward, backward)
     return run  # type: ignore[no-any-return]

@@ -41,10 +41,14 @@ class TorchArrays:
 
     def asarray(self, x: Any, like: Tensor, name: str) -> Tensor:
         if not isinstance(x, Tensor):
+            if isinstance(x, int | float):  # Dynamo follows no dtype of NumPy's
+                return torch.tensor(x, dtype=torch.float64 if isinstance(x, float) else None, device=like.device)
             try:
-                return torch.as_tensor(np.asarray(x), device=like.device)
-            except (TypeError, ValueError):
-                refuse(name, "be a tensor or numbers in a regular shape", repr(x), error=TypeError)
+                return torch.tensor(np.ascontiguousarray(x, np.asarray(x).dtype.newbyteorder("=")), device=like.device)
+            except (TypeError, ValueError, RuntimeError):
+                refuse(name, "be a tensor or numbers in a regular shape", type(x).__name__, error=TypeError)
+        if x.layout is not torch.strided:
+            refuse(name, "be a dense tensor", x.layout, error=TypeError)
         if x.device == like.device:
             return x
         if x.ndim:
@@ -53,7 +57,7 @@ class TorchArrays:
 
     def to_numpy(self, x: Tensor) -> np.ndarray[Any, Any]:
         x = x.detach()
-        return (x.double() if x.dtype.is_floating_point else x).cpu().numpy()
+        return (x.float() if x.dtype is torch.bfloat16 else x).cpu().numpy()
 
     def shape(self, x: Tensor) -> tuple[Any, ...]:
         return tuple(x.shape)
@@ -99,11 +103,16 @@ xp = TorchArrays()
 
 def kept(function: Callable[..., Any]) -> Callable[..., Any]:
     """Cache what depends on the spec alone; not in a traced graph, for Dynamo warns of caches and looks through."""
-    cached = lru_cache(maxsize=64)(function)
+    cached = lru_cache(maxsize=64, typed=True)(function)
 
     @wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
-        return (function if torch.compiler.is_compiling() else cached)(*arguments, **options)
+        # A tensor made in inference mode, or a fake one, must not be kept for others.
+        passing = _traced() or torch.is_inference_mode_enabled()
+        try:
+            return (function if passing else cached)(*arguments, **options)
+        except TypeError:  # a list among native arguments cannot be hashed, and is refused in words
+            return function(*arguments, **options)
 
     return call
 
@@ -117,14 +126,20 @@ def make_call(spec: Any, logits: Any, validate: bool | None, *arguments: Any) ->
     """Return the checked call; values are looked at where that costs no synchronisation."""
     if not isinstance(logits, Tensor):
         refuse("logits", "be a tensor", type(logits).__name__, error=TypeError)
+    if logits.layout is not torch.strided:
+        refuse("logits", "be a dense tensor", logits.layout, error=TypeError)
     if validate is None:
         validate = logits.device.type == "cpu" and not _traced()
     return prepare(xp, spec, logits, *arguments, check_values=validate)
 
 
 def _traced() -> bool:
-    """Whether operations are being recorded or batched, so that values cannot be looked at."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    """Whether operations are being recorded, batched or faked, so that values cannot be looked at."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
 
 
 def _inside(z: Tensor, call: Call) -> torch.dtype:
@@ -229,13 +244,13 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, call: Call, c: Any, dtype: torch.dtype) -> Tensor:
         inside, needs_gradient = _inside(z, call), ctx.needs_input_grad[0]
-        scale, undefined = _mean_scale(call, c)
+        factor = _mean_factor(c) if call.spec.reduction != "none" else 1.0
         keep = needs_gradient and call.spec.reduction != "none" and z.dtype is inside
         kept = torch.empty_like(z) if keep else None
         numbers: Any = None  # the rows' losses and, for index targets, two more
         for block, zb in _blocks(z, call, inside, copy=not keep):
             out = zb if kept is None else block.of(kept)
-            found = _forward(zb, block.coefficients(c, inside, scale), out, slopes=keep)
+            found = _forward(zb, block, c, out, factor if keep else None)
             if isinstance(c, SigmoidCoefficients) and call.spec.average_outputs:
                 found = (found[0].sum(-1, keepdim=True),)
             if block.rows is None:
@@ -245,64 +260,83 @@ class _Fused(torch.autograd.Function):
                 numbers = [x.new_empty(call.row_shape(xp)) for x in found]
             for number, part in zip(numbers, found, strict=True):
                 block.of(number).copy_(part)
-        value = reduce(xp, call, numbers[0], None)
-        if undefined is not None:
-            value = torch.where(undefined, math.nan, value)
+        rows = numbers[0]
+        if _is_hard(c):  # weighted in float64, where no weight is too small or too large
+            rows = rows * c.alpha
+            if not _is_finite(rows):
+                rows.masked_fill_(c.alpha == 0, 0.0)
+        value = reduce(xp, call, rows, c.denominator)
         if needs_gradient:
             ctx.save_for_backward(z, *_tensors(c), *numbers[1:])
-            ctx.call, ctx.c, ctx.kept, ctx.scale = call, c, kept, scale
+            # What autograd saves it also lets go; nothing else may hold the batch.
+            ctx.call, ctx.kind, ctx.kept, ctx.factor = _emptied(call), type(c), kept, factor
+            ctx.fields = [x if not isinstance(x, Tensor) else ... for x in (getattr(c, name) for name in c.__slots__)]
         return round_once(value, dtype)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None, None]:
-        if torch.is_grad_enabled():  # create_graph=True
-            z = ctx.saved_tensors[0]
-            value = _composite_loss(dataclasses.replace(ctx.call, logits=z), ctx.c, upstream.dtype)
-            return torch.autograd.grad(value, z, upstream, create_graph=True)[0], None, None, None
-        if ctx.kept is not None:
+        if ctx.kept is not None and not torch.is_grad_enabled() and not _is_batched(upstream):
             kept, ctx.kept = ctx.kept, None
             unscaled = upstream.device.type == "cpu" and upstream.item() == 1
             return kept if unscaled else kept.mul_(upstream), None, None, None
         z, *saved = ctx.saved_tensors  # raises if one of them was changed in place since
-        call, c, inside = ctx.call, ctx.c, _inside(z, ctx.call)
-        scale = upstream.to(torch.float64) * ctx.scale
+        tensors = iter(saved)
+        c = ctx.kind(*(next(tensors) if x is ... else x for x in ctx.fields))
+        call, inside = dataclasses.replace(ctx.call, logits=z), _inside(z, ctx.call)
+        if torch.is_grad_enabled():  # create_graph=True
+            value = _composite_loss(call, c, upstream.dtype)
+            return torch.autograd.grad(value, z, upstream, create_graph=True)[0], None, None, None
+        if _is_batched(upstream):
+
+            def composite_of(z: Tensor) -> Tensor:
+                return _composite_loss(dataclasses.replace(call, logits=z), c, upstream.dtype)
+
+            return torch.func.vjp(composite_of, z.detach())[1](upstream)[0], None, None, None
+        statistics = list(tensors)
+        factor = upstream.to(torch.float64) * ctx.factor
         if call.spec.reduction == "none" and call.position_axis is not None:
-            scale = scale.unsqueeze(call.position_axis)
+            factor = factor.unsqueeze(call.position_axis)
         gradient = torch.empty_like(z)
         for block, zb in _blocks(z, call, inside, copy=z.dtype is not inside):
             target = block.of(gradient)
             out = target if z.dtype is inside else zb
-            share = block.coefficients(c, inside, scale)
-            if _is_hard(c):
-                top, others = (block.of(x) for x in saved[-2:])
+            if statistics:
+                top, others = (block.of(x) for x in statistics)
                 e = torch.sub(zb, top, out=out).exp_()
-                total = others + e.gather(c.axis, share.index)
-                _hard_slopes(e, share, others, total)
-                if not _is_finite(total):
-                    e.masked_fill_(share.alpha == 0, 0.0)
+                index = block.of(c.index)
+                _hard_slopes(
+                    e, c.axis, index, _scaled(block, c.alpha, factor), others, others + e.gather(c.axis, index)
+                )
             else:
-                _forward(zb, share, out, slopes=True)
+                _forward(zb, block, c, out, factor)
             if out is not target:
                 target.copy_(round_once(out, z.dtype))
         return gradient, None, None, None
+
+
+def _is_batched(x: Tensor) -> bool:
+    """Whether this gradient is many at once: of vmap, or of ``is_grads_batched``."""
+    return bool(torch._C._functorch.is_batchedtensor(x) or torch._C._functorch.is_legacy_batchedtensor(x))
+
+
+def _emptied(call: Call) -> Call:
+    """Return the call without the arrays of its batch."""
+    nothing = dict.fromkeys(("logits", "targets", "sample_weight", "class_weight", "mask", "denominator"))
+    return dataclasses.replace(call, **nothing)
 
 
 def _tensors(c: Any) -> list[Tensor]:
     return [x for name in c.__slots__ if isinstance(x := getattr(c, name), Tensor)]
 
 
-def _mean_scale(call: Call, c: Any) -> tuple[Tensor | float, Tensor | None]:
-    """Return 1 / denominator - 0 where that is 0, 1 without a mean - and, if the value is NaN there, whether it is."""
+def _mean_factor(c: Any) -> Tensor | float:
+    """Return 1 / denominator, 0 where that is 0, 1 without one."""
     if c.denominator is None:
-        return 1.0, None
+        return 1.0
     if isinstance(c.denominator, Tensor) and c.denominator.device.type != "cpu":
-        scale = divide(xp, "zero", torch.ones_like(c.denominator), c.denominator)
-        return scale, scale == 0 if call.spec.zero_denominator == "nan" else None
+        return divide(xp, "zero", torch.ones_like(c.denominator), c.denominator)  # type: ignore[no-any-return]
     denominator = float(c.denominator)  # a number costs less than operations on one
-    if denominator:
-        return 1 / denominator, None
-    nan = call.spec.zero_denominator == "nan"
-    return 0.0, torch.ones((), dtype=torch.bool, device=_tensors(c)[0].device) if nan else None
+    return 1 / denominator if denominator else 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -317,23 +351,14 @@ class _Block:
         shared = self.rows is None or x.ndim < len(self.shape) or x.shape[0] != self.shape[0]
         return x if shared else x[self.rows]
 
-    def coefficients(self, c: Any, inside: torch.dtype, scale: Tensor | float) -> Any:
-        """Return the block's coefficients in the type that is computed in, times ``scale``."""
-        if isinstance(scale, Tensor):
-            scale = self.of(scale)
 
-        def part(x: Tensor | None) -> Any:
-            return None if x is None else self.of(x).to(inside)
-
-        def scaled(x: Tensor | None) -> Any:
-            return None if x is None else (self.of(x) * scale).to(inside)
-
-        if isinstance(c, SigmoidCoefficients):
-            return SigmoidCoefficients(scaled(c.pos), scaled(c.neg), None)
-        index = None if c.index is None else self.of(c.index)
-        return SoftmaxCoefficients(
-            c.axis, index, part(c.targets), scaled(c.alpha), part(c.column), scaled(c.beta), part(c.row), None
-        )
+def _scaled(block: _Block, coefficient: Tensor, factor: Tensor | float) -> Tensor:
+    """Return the block's coefficient times a factor, and 0 where it is 0 whatever the factor."""
+    factor = block.of(factor) if isinstance(factor, Tensor) else factor
+    part = block.of(coefficient)
+    scaled = part * factor
+    finite = math.isfinite(factor) if isinstance(factor, float) else _is_finite(factor)
+    return scaled if finite else scaled.masked_fill_(part == 0, 0.0)
 
 
 def _blocks(z: Tensor, call: Call, inside: torch.dtype, *, copy: bool) -> Iterator[tuple[_Block, Tensor]]:
@@ -359,32 +384,32 @@ def _is_hard(c: Any) -> bool:
     return isinstance(c, SoftmaxCoefficients) and c.index is not None and c.beta is None
 
 
-def _forward(z: Tensor, c: Any, out: Tensor, *, slopes: bool) -> tuple[Tensor, ...]:
-    """Return weighted row losses and, for index targets, two more numbers a row.
+def _forward(z: Tensor, block: _Block, c: Any, out: Tensor, factor: Tensor | float | None) -> tuple[Tensor, ...]:
+    """Return row losses and, for index targets, two more numbers a row; those losses are not weighted yet.
 
-    ``out``, which may be ``z``, is written over; with ``slopes`` it then is the gradient.
+    ``out``, which may be ``z``, is written over; with a factor it then is the gradient times it.
     """
     if isinstance(c, SigmoidCoefficients):
-        return (_binary(z, c, out, slopes),)
+        return (_binary(z, *(block.of(x).to(z.dtype) for x in (c.pos, c.neg)), out, block, factor),)
     if not _is_hard(c):
-        return (_dense(z, c, out, slopes),)
-    top, target = z.amax(c.axis, keepdim=True), z.gather(c.axis, c.index)
-    own = torch.sub(z, top, out=out).exp_().gather(c.axis, c.index)
-    others = out.scatter_(c.axis, c.index, 0.0).sum(c.axis, keepdim=True)
+        return (_dense(z, _dense_coefficients(z, block, c), c.axis, out, block, factor),)
+    axis, index = c.axis, block.of(c.index)
+    top, target = z.amax(axis, keepdim=True), z.gather(axis, index)
+    own = torch.sub(z, top, out=out).exp_().gather(axis, index)
+    others = out.scatter_(axis, index, 0.0).sum(axis, keepdim=True)
     total = others + own
-    loss = torch.where(target == top, others.log1p(), total.log()).add_(top - target).mul_(c.alpha)
-    if slopes:
-        _hard_slopes(out, c, others, total)
-    if not _is_finite(loss):
-        loss.masked_fill_(c.alpha == 0, 0.0)
-        out.masked_fill_(c.alpha == 0, 0.0)
+    loss = torch.where(target == top, others.log1p(), total.log()).add_(top - target)
+    if factor is not None:
+        _hard_slopes(out, axis, index, _scaled(block, c.alpha, factor), others, total)
     return loss, top, others
 
 
-def _hard_slopes(e: Tensor, c: SoftmaxCoefficients, others: Tensor, total: Tensor) -> None:
+def _hard_slopes(e: Tensor, axis: int, index: Tensor, alpha: Tensor, others: Tensor, total: Tensor) -> None:
     """Turn exp(z - max z) into alpha (q - [c = y]), with q_y - 1 as -R_y / S."""
-    scale = c.alpha / total
-    e.mul_(scale).scatter_(c.axis, c.index, others.mul(scale).neg_())
+    scale = alpha.to(e.dtype) / total
+    e.mul_(scale).scatter_(axis, index, others.mul(scale).neg_())
+    if not _is_finite(total):
+        e.masked_fill_(alpha == 0, 0.0)
 
 
 def _is_finite(x: Tensor) -> bool:
@@ -395,15 +420,21 @@ def _is_finite(x: Tensor) -> bool:
     return x.device.type == "cpu" and math.isfinite(x.sum().item())
 
 
-def _dense(z: Tensor, c: SoftmaxCoefficients, out: Tensor, slopes: bool) -> Tensor:
-    axis = c.axis
+def _dense_coefficients(z: Tensor, block: _Block, c: SoftmaxCoefficients) -> Tensor:
+    alpha, column, beta, row = (
+        None if x is None else block.of(x).to(z.dtype) for x in (c.alpha, c.column, c.beta, c.row)
+    )
     if c.targets is None:
-        a = torch.zeros_like(z).scatter_(axis, c.index, c.alpha)
+        a = torch.zeros_like(z).scatter_(c.axis, block.of(c.index), alpha)
     else:
-        a = c.targets * c.alpha
-        a = a if c.column is None else a.mul_(c.column)
-    if c.beta is not None:
-        a += c.beta if c.row is None else c.beta * c.row
+        a = block.of(c.targets).to(z.dtype) * alpha
+        a = a if column is None else a.mul_(column)
+    if beta is not None:
+        a += beta if row is None else beta * row
+    return a
+
+
+def _dense(z: Tensor, a: Tensor, axis: int, out: Tensor, block: _Block, factor: Tensor | float | None) -> Tensor:
     top, dominant = z.max(axis, keepdim=True)
     a_top = a.gather(axis, dominant)
     rest = a.scatter_(axis, dominant, 0.0).sum(axis, keepdim=True)
@@ -414,26 +445,40 @@ def _dense(z: Tensor, c: SoftmaxCoefficients, out: Tensor, slopes: bool) -> Tens
     e = out.neg_().exp_().scatter_(axis, dominant, 0.0)
     others, weight = e.sum(axis, keepdim=True) + own, rest + a_top
     loss = weight * others.log1p() + near
-    if slopes:
+    if factor is not None:
         scale = weight / (1 + others)
         # A q_k - a_k: summed over the other classes where q_k > 1/2, and where that would cancel as it stands.
         at_dominant = torch.where(others < 1, rest - others * scale, scale - a_top)
         e.mul_(scale).sub_(a).scatter_(axis, dominant, at_dominant)
+        _multiply(e, block, factor, weight == 0)
     if not _is_finite(loss):
         loss.masked_fill_(weight == 0, 0.0)
         e.masked_fill_(weight == 0, 0.0)
     return loss
 
 
-def _binary(z: Tensor, c: SigmoidCoefficients, out: Tensor, slopes: bool) -> Tensor:
+def _multiply(gradient: Tensor, block: _Block, factor: Tensor | float, dead: Tensor) -> None:
+    """Multiply by a factor of each row or of all; a row without a coefficient stays 0."""
+    if isinstance(factor, Tensor):
+        factor = block.of(factor).to(gradient.dtype)
+        gradient.mul_(factor)
+        if not _is_finite(factor):
+            gradient.masked_fill_(dead, 0.0)
+    elif factor != 1:
+        gradient.mul_(factor)
+
+
+def _binary(z: Tensor, pos: Tensor, neg: Tensor, out: Tensor, block: _Block, factor: Tensor | float | None) -> Tensor:
     positive = z > 0
     e = z.abs().neg_().exp_()
     tail = e.log1p()
-    loss = (c.pos * torch.where(positive, tail, tail - z)).masked_fill_(c.pos == 0, 0.0)
-    loss += (c.neg * torch.where(positive, tail + z, tail)).masked_fill_(c.neg == 0, 0.0)
-    if slopes:
+    loss = (pos * torch.where(positive, tail, tail - z)).masked_fill_(pos == 0, 0.0)
+    loss += (neg * torch.where(positive, tail + z, tail)).masked_fill_(neg == 0, 0.0)
+    if factor is not None:
         large = 1 / (1 + e)
         small = e * large
-        torch.where(positive, c.neg * large - c.pos * small, c.neg * small - c.pos * large, out=out)
-        out.masked_fill_((c.pos == 0) & (c.neg == 0), 0.0)
+        dead = (pos == 0) & (neg == 0)
+        torch.where(positive, neg * large - pos * small, neg * small - pos * large, out=out)
+        _multiply(out, block, factor, dead)
+        out.masked_fill_(dead, 0.0)
     return loss

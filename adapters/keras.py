@@ -18,6 +18,7 @@ try:
     import keras
 except ImportError as cause:
     missing_framework("keras", "keras", cause)
+from keras.src.backend import get_keras_mask
 
 from ..conventions import keras as conventions
 from ..spec import Precision, SigmoidCrossEntropy, SoftmaxCrossEntropy
@@ -120,7 +121,7 @@ class _Weighted:
         return loss(dataclasses.replace(self.spec, reduction="none"), logits, targets)
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
-        mask = getattr(y_pred, "_keras_mask", None)
+        mask = get_keras_mask(y_pred)
         logits, targets = self._prepared(y_true, y_pred)
         denominator, column = None, False
         if sample_weight is not None:

@@ -95,7 +95,7 @@ def loss_parts(
 
 
 class Loss(torch.nn.Module):
-    """A spec as a module: its class weights are a buffer, so they follow ``to(device)`` and are in ``state_dict``.
+    """A spec as a module: its class weights are buffers, so they follow ``to(device)`` and are in ``state_dict``.
 
     Examples
     --------
@@ -106,22 +106,37 @@ class Loss(torch.nn.Module):
     """
 
     class_weight: Tensor | None
+    negative_weight: Tensor | None
+    positive_weight: Tensor | None
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.spec = spec
-        # A mapping's length, and a binary pair's shapes, are known at the call only: those weights stay in the spec.
-        fixed = isinstance(spec, SoftmaxCrossEntropy) and spec.class_weight and not spec.has_weight_mapping
-        weight = torch.tensor(spec.class_weight, dtype=torch.float64) if fixed else None
-        self.register_buffer("class_weight", weight)
+        pair: Any = (None, None)
+        weight = None
+        if isinstance(spec, SigmoidCrossEntropy):
+            pair = spec.class_weight or pair
+        elif not spec.has_weight_mapping:  # the length of a mapping is known at the call only: it stays in the spec
+            weight = spec.class_weight
+        for name, values in (("class_weight", weight), ("negative_weight", pair[0]), ("positive_weight", pair[1])):
+            self.register_buffer(name, None if values is None else torch.tensor(values, dtype=torch.float64))
 
     def extra_repr(self) -> str:
         """Return the spec's repr."""
         return repr(self.spec)
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Loss:
+        """Move the weights where the module goes, but keep them float64: ``half()`` is meant for layers."""
+        exact = {name: weight for name, weight in self.named_buffers() if weight is not None}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, weight in exact.items():
+            setattr(self, name, weight.to(getattr(self, name).device))
+        return self
+
     def forward(self, logits: Tensor, targets: Tensor, sample_weight: Tensor | None = None, **options: Any) -> Tensor:
         """Return `loss` of the spec; ``options`` are its keyword arguments."""
-        options.setdefault("class_weight", self.class_weight)
+        weight = self.class_weight if self.negative_weight is None else (self.negative_weight, self.positive_weight)
+        options.setdefault("class_weight", weight)
         return loss(self.spec, logits, targets, sample_weight, **options)
 
 

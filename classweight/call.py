@@ -218,7 +218,7 @@ def _check_weight_kind(xp: Arrays, weight: Array) -> None:
 
 def _check_broadcast(weight: Shape, shape: Shape) -> None:
     fits = len(weight) <= len(shape) and all(
-        n in (1, m) or m is None for n, m in zip(weight[::-1], shape[::-1], strict=False)
+        n == 1 or m is None or n == m for n, m in zip(weight[::-1], shape[::-1], strict=False)
     )
     if not fits:
         refuse("class_weight", f"broadcast against the logits' shape {_text(shape)}", _text(weight))
@@ -229,14 +229,18 @@ def _denominator(xp: Arrays, spec: Any, denominator: Any, logits: Array, check_v
         refuse("denominator", "be None unless the reduction is a mean", f"{denominator!r} with {spec.reduction!r}")
     expected = "be a finite number >= 0, or a scalar array of one"
     if isinstance(denominator, int | float) and not isinstance(denominator, bool):
-        if not 0 <= denominator < math.inf:
-            refuse("denominator", expected, denominator)
+        if not 0 <= denominator <= np.finfo(np.float64).max:
+            refuse(
+                "denominator", expected, denominator if isinstance(denominator, float) else "an integer out of range"
+            )
         return float(denominator)
     array = xp.asarray(denominator, logits, "denominator")
     if xp.kind(array) not in "fi" or xp.static_shape(array) != ():
         refuse("denominator", expected, _described(xp, array))
     array = xp.detach(xp.astype(array, xp.wide))
-    if check_values and not 0 <= float(xp.to_numpy(array)) < math.inf:
+    if not check_values:
+        return xp.where((array >= 0) & (array < math.inf), array, math.nan)
+    if not 0 <= float(xp.to_numpy(array)) < math.inf:
         refuse("denominator", expected, float(xp.to_numpy(array)))
     return array
 

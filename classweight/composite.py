@@ -29,7 +29,7 @@ def rows(
 
 def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoefficients, eps: float, dtype: Any) -> Array:
     axis = c.axis
-    alpha, beta = xp.astype(c.alpha, dtype), None if c.beta is None else xp.astype(c.beta, dtype)
+    alpha, beta = (None if x is None else xp.astype(_counted(xp, c, x), dtype) for x in (c.alpha, c.beta))
     column, row = (None if x is None else xp.astype(x, dtype) for x in (c.column, c.row))
 
     # A row whose coefficients are all 0 is computed from ones, and then weighs 0, unless its loss is sure to be finite:
@@ -42,7 +42,7 @@ def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoeffici
         alive = xp.any(~xp.equal(dense, 0), axis)
     if beta is not None:
         shared = beta * (xp.ones_like(z) if row is None else row)
-        alive = alive | ~xp.equal(beta, 0)
+        alive = alive | xp.any(~xp.equal(shared, 0), axis)
         if dense is not None:
             dense = dense + shared
     alive = alive | ~xp.any(~_is_inside(spec, z), axis)
@@ -56,7 +56,7 @@ def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoeffici
         else:
             used = xp.equal(xp.positions(z.shape[axis], axis, z), c.index) & ~xp.equal(alpha, 0)
             used = used if beta is None else used | ~xp.equal(shared, 0)
-        base, excess = None, _negative_log(xp, spec, z, axis, eps, used)
+        base, excess = _negative_log(xp, spec, z, axis, eps, used)
 
     def terms(a: Array) -> Array:
         total = xp.sum(_weighted(xp, a, excess), axis)
@@ -67,7 +67,7 @@ def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoeffici
     loss = xp.pick(excess, c.index, axis)
     loss = loss if base is None else loss + base
     if beta is None:
-        return xp.where(alive, alpha * loss, 0.0)
+        return xp.where(alive, _weighted(xp, alpha, loss), 0.0)
     return xp.where(alive, _weighted(xp, alpha, loss) + terms(shared), 0.0)
 
 
@@ -89,16 +89,17 @@ def _relative_to_dominant(xp: Arrays, z: Array, axis: int) -> tuple[Array, Array
     return base, xp.where(is_dominant & sure, 0.0, excess + xp.where(sure, own, 0.0))
 
 
-def _negative_log(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, axis: int, eps: float, used: Array) -> Array:
-    """Return -log of the probabilities, clipped and renormalized as the spec says; finite where not ``used``."""
+def _negative_log(
+    xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, axis: int, eps: float, used: Array
+) -> tuple[Array | None, Array]:
+    """Return -log of clipped and renormalized probabilities, finite where not ``used``, and what all of a row share."""
     if spec.inputs == "log_probs":
-        return -z
+        return None, -z
     if spec.renormalize == "before":
         z = z / xp.sum(z, axis)
     z = clip(xp, z, spec.clip, eps)
-    if spec.renormalize == "after":
-        z = z / xp.sum(z, axis)
-    return -xp.log(xp.where(used | ~xp.equal(z, 0), z, 1.0))
+    excess = -xp.log(xp.where(used | ~xp.equal(z, 0), z, 1.0))
+    return xp.log(xp.sum(z, axis)) if spec.renormalize == "after" else None, excess
 
 
 def clip(xp: Arrays, p: Array, bounds: float | str | None, eps: float) -> Array:
@@ -110,7 +111,7 @@ def clip(xp: Arrays, p: Array, bounds: float | str | None, eps: float) -> Array:
 
 
 def _sigmoid(xp: Arrays, spec: SigmoidCrossEntropy, z: Array, c: SigmoidCoefficients, eps: float, dtype: Any) -> Array:
-    pos, neg = xp.astype(c.pos, dtype), xp.astype(c.neg, dtype)
+    pos, neg = (xp.astype(_counted(xp, c, x), dtype) for x in (c.pos, c.neg))
     alive = ~xp.equal(pos, 0) | ~xp.equal(neg, 0) | _is_inside(spec, z)
     z = xp.where(alive, z, 0.5)
     if spec.inputs == "logits":
@@ -132,6 +133,15 @@ def _sigmoid(xp: Arrays, spec: SigmoidCrossEntropy, z: Array, c: SigmoidCoeffici
     each = _weighted(xp, pos, loss_pos) + _weighted(xp, neg, loss_neg)
     each = xp.where(alive, each, 0.0)
     return xp.sum(each, len(z.shape) - 1) if spec.average_outputs else each
+
+
+def _counted(xp: Arrays, c: SoftmaxCoefficients | SigmoidCoefficients, coefficient: Array) -> Array:
+    """Return the coefficient, 0 where the denominator is: the value then depends on nothing."""
+    if c.denominator is None:
+        return coefficient
+    if isinstance(c.denominator, int | float):
+        return coefficient if c.denominator else 0 * coefficient
+    return xp.where(xp.equal(c.denominator, 0), 0.0, coefficient)
 
 
 def _is_inside(spec: SoftmaxCrossEntropy | SigmoidCrossEntropy, z: Array) -> Array:

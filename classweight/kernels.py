@@ -86,9 +86,9 @@ def probs(xp: ArrayFunctions, z: Array, axis: int, a: Array, spec: Any, eps: flo
     loss = xp.sum(-a * xp.where(a == 0, 0.0, xp.log(final)), axis)
     if not gradient:
         return loss, None
-    g = xp.where(a == 0, 0.0, -a / final)
+    g = xp.where(a == 0, 0.0, -a / clipped)
     if after is not None:
-        g = (g - xp.sum(xp.where(g == 0, 0.0, g * final), axis)) / after
+        g = g + xp.sum(a, axis) / after
     if spec.clip is not None:
         g = xp.where(clipped == p, g, 0.0)
     if before is not None:

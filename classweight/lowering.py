@@ -53,9 +53,8 @@ def lower(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients | SigmoidCo
 def _softmax(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients:
     spec: SoftmaxCrossEntropy = call.spec
     axis, num_classes, smoothing = call.axis, call.num_classes, spec.label_smoothing
-    w, s, valid, bad = call.class_weight, call.rows(xp, call.sample_weight), call.rows(xp, call.mask), None
-    if w is not None:
-        w = xp.astype(w, xp.wide)
+    w, s, valid, bad = _weight(xp, call, call.class_weight), _sample_weight(xp, call), call.rows(xp, call.mask), None
+    given = None
     if call.hard:
         index, targets = xp.expand_dims(xp.astype(call.targets, xp.int64), axis), None
         if spec.ignore_index is not None:
@@ -67,11 +66,13 @@ def _softmax(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients:
             bad = (index < 0) | (index >= num_classes)
             index = xp.where(bad, 0, index)
     else:
-        index, targets = None, xp.astype(call.targets, dtype)
+        # What is wider than the logits decides as it is, and is rounded after: an argmax must not see a tie.
+        given = call.targets if call.targets.dtype == xp.wide else xp.astype(call.targets, dtype)
         if valid is not None:
-            targets = xp.where(valid, targets, 0.0)
+            given = xp.where(valid, given, 0.0)
         if not call.checked:
-            bad = xp.any(~((targets >= 0) & (targets < INF)), axis)
+            bad = xp.any(~((given >= 0) & (given < INF)), axis)
+        index, targets = None, xp.astype(given, dtype)
 
     # `weight` is W, a row's class weight before smoothing.
     weight: Array | None = None
@@ -81,9 +82,9 @@ def _softmax(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients:
         if call.hard:
             weight = xp.take(w, index)
         elif spec.weighting == "label":
-            weight = xp.take(w, xp.argmax(targets, axis))
+            weight = xp.take(w, xp.argmax(given, axis))
         else:
-            weight = xp.sum(xp.astype(targets, xp.wide) * row, axis)
+            weight = xp.sum(xp.astype(given, xp.wide) * row, axis)
 
     keep, spread = 1 - smoothing, smoothing / num_classes
     on_target = on_all = weight
@@ -118,7 +119,12 @@ def _softmax(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients:
 
 def _sigmoid(xp: Arrays, call: Call, dtype: Any) -> SigmoidCoefficients:
     spec: SigmoidCrossEntropy = call.spec
-    t, s, valid, bad = xp.astype(call.targets, dtype), call.rows(xp, call.sample_weight), call.rows(xp, call.mask), None
+    w_neg, w_pos = (_weight(xp, call, w) for w in call.class_weight or (None, None))
+    s, valid, bad = _sample_weight(xp, call), call.rows(xp, call.mask), None
+    # Weights and what is wider than the logits are rounded once, as part of a coefficient.
+    if w_neg is not None or s is not None or call.targets.dtype == xp.wide:
+        dtype = xp.wide
+    t = xp.astype(call.targets, dtype)
     if spec.ignore_label is not None:
         kept = ~xp.equal(t, spec.ignore_label)
         valid = kept if valid is None else valid & kept
@@ -126,19 +132,17 @@ def _sigmoid(xp: Arrays, call: Call, dtype: Any) -> SigmoidCoefficients:
         t = xp.where(valid, t, 0.0)
     if not call.checked:
         bad = ~((t >= 0) & (t < INF))
-    w_neg, w_pos = call.class_weight or (None, None)
 
     # 1 - t' is never computed as such: at t = 1 it is e / 2 to the last bit.
     smooth = spec.label_smoothing
     pos, neg, weight = t, 1 - t, None
     if w_neg is not None:
-        w_neg, w_pos = xp.astype(w_neg, dtype), xp.astype(w_pos, dtype)
         weight = xp.where(t > 0.5, w_pos, w_neg) if spec.weighting == "label" else neg * w_neg + t * w_pos
     if smooth:
         pos, neg = (1 - smooth) * pos + smooth / 2, (1 - smooth) * neg + smooth / 2
     if weight is not None:
         pos, neg = (pos * weight, neg * weight) if spec.weighting == "label" else (pos * w_pos, neg * w_neg)
-    share = None if s is None else xp.astype(s, dtype)
+    share = s
     if spec.average_outputs:
         share = (1 if share is None else share) / call.num_classes
     if share is not None:
@@ -148,7 +152,7 @@ def _sigmoid(xp: Arrays, call: Call, dtype: Any) -> SigmoidCoefficients:
         each = xp.ones(xp.shape(call.logits), call.logits)
         for factor in (s, weight):
             if factor is not None:
-                each = each * xp.astype(factor, xp.wide)
+                each = each * factor
         each = _finish(xp, each, valid, bad)
         return xp.sum(each, len(call.shape) - 1) / call.num_classes if spec.average_outputs else each
 
@@ -158,6 +162,18 @@ def _sigmoid(xp: Arrays, call: Call, dtype: Any) -> SigmoidCoefficients:
         neg=_finish(xp, neg, valid, bad),
         denominator=_denominator(xp, call, counted, weights),
     )
+
+
+def _weight(xp: Arrays, call: Call, w: Array | None) -> Array | None:
+    """Return a weight as float64, NaN where it is bad and was not looked at."""
+    if w is None:
+        return None
+    w = xp.astype(w, xp.wide)
+    return w if call.checked else xp.where((w >= 0) & (w < INF), w, NAN)
+
+
+def _sample_weight(xp: Arrays, call: Call) -> Array | None:
+    return _weight(xp, call, call.rows(xp, call.sample_weight))
 
 
 def _finish(xp: Arrays, x: Array, valid: Array | None, bad: Array | None) -> Array:

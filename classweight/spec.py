@@ -304,6 +304,8 @@ class SigmoidCrossEntropy(Spec):
 def from_dict(description: Mapping[str, Any]) -> SoftmaxCrossEntropy | SigmoidCrossEntropy:
     """Make the spec of either kind that `to_dict` described."""
     kinds = {kind.__name__: kind for kind in (SoftmaxCrossEntropy, SigmoidCrossEntropy)}
+    if not isinstance(description, Mapping):
+        refuse("description", "be a mapping as `to_dict` gives it", type(description).__name__, error=TypeError)
     _choice("loss", description.get("loss"), tuple(kinds))
     return kinds[description["loss"]].from_dict(description)
 
@@ -326,20 +328,25 @@ def _number(name: str, value: Any, expected: str, accept: Any) -> float:
         refuse(name, expected, repr(value), error=TypeError)
     try:
         number = float(value)
+    except OverflowError:
+        refuse(name, expected, "an integer beyond float64")
     except (TypeError, ValueError):
         refuse(name, expected, repr(value), error=TypeError)
     if not accept(number):
         refuse(name, expected, repr(value))
-    return number
+    return number + 0.0  # -0.0 weighs what 0.0 does, and must not look different
 
 
 def _integer(name: str, value: Any, expected: str) -> int:
     if isinstance(value, bool | np.bool_):
         refuse(name, expected, repr(value), error=TypeError)
     try:
-        return operator.index(value)
+        number = operator.index(value)
     except TypeError:
         refuse(name, expected, repr(value), error=TypeError)
+    if not -(2**63) <= number < 2**63:
+        refuse(name, f"{expected} that int64 holds", f"one of {number.bit_length()} bits")
+    return number
 
 
 def _class_weight(weight: Any) -> tuple[Any, ...]:
@@ -373,7 +380,7 @@ def _weights(weight: Any) -> npt.NDArray[np.float64]:
         refuse("class_weight", "be numbers in a regular shape", repr(weight), error=TypeError)
     if array.dtype.kind not in "iuf" and array.size:
         refuse("class_weight", "be real numbers", f"dtype {array.dtype}", error=TypeError)
-    array = array.astype(np.float64)
+    array = array.astype(np.float64) + 0.0
     bad = np.argwhere(~((array >= 0) & np.isfinite(array)))
     if len(bad):
         where = f"at index {tuple(bad[0].tolist())}" if array.ndim else ""

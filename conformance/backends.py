@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -166,7 +167,75 @@ class CuPy(NumPy):
         return super().run(spec, logits, targets, {"validate": True, **arguments}, upstream)
 
 
-GLUES: dict[str, type[Glue]] = {glue.framework: glue for glue in (NumPy, Torch, Chainer, CuPy)}
+class TensorFlow(NumPy):
+    """TensorFlow eager, in a graph, and under XLA, which can look at no value: both are looked at eagerly before."""
+
+    framework: ClassVar[str] = "tensorflow"
+    variants: ClassVar[tuple[str, ...]] = ("", "graph", "xla")
+
+    def __init__(self, variant: str) -> None:
+        adapter = _adapter("tensorflow")
+        import tensorflow
+
+        self.tf, self.variant = tensorflow, variant
+        self.loss: Callable[..., Any] = adapter.loss
+
+    def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
+        return self.tf.constant(super().decode(data, dtype, shape))
+
+    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+        tensors = {name: x for name, x in arguments.items() if self.tf.is_tensor(x)}
+
+        def step(logits: Any, targets: Any, tensors: dict[str, Any], upstream: Any) -> Result:
+            with self.tf.GradientTape() as tape:
+                tape.watch(logits)
+                loss = self.loss(spec, logits, targets, **{**arguments, **tensors})
+            return loss, tape.gradient(loss, logits, upstream)
+
+        if self.variant:
+            self.loss(spec, logits, targets, **arguments)
+            step = self.tf.function(step, jit_compile=self.variant == "xla", autograph=False)
+        return step(logits, targets, tensors, upstream)
+
+
+class Keras(NumPy):
+    """Keras 3; the variant is its backend, of which a process has one."""
+
+    framework: ClassVar[str] = "keras"
+    variants: ClassVar[tuple[str, ...]] = ("tensorflow", "torch", "jax")
+
+    def __new__(cls, variant: str) -> Any:
+        """Return the glue of the backend's own tensors, with Keras's loss."""
+        os.environ["KERAS_BACKEND"] = variant
+        adapter = _adapter("keras")
+        glue: Any = {"tensorflow": TensorFlow, "torch": Torch, "jax": Jax}[variant]("")
+        glue.loss = adapter.loss
+        return glue
+
+
+class Jax(NumPy):
+    """JAX, as it is beneath Keras: 64 bits are enabled so that float64 can be handed in."""
+
+    def __init__(self, variant: str) -> None:
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+        self.jax = jax
+
+    def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
+        return self.jax.numpy.asarray(super().decode(data, dtype, shape))
+
+    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+        function = lambda logits: self.loss(spec, logits, targets, **arguments)  # noqa: E731
+        if not self.jax.numpy.issubdtype(logits.dtype, self.jax.numpy.floating):
+            return function(logits), None
+        loss, pullback = self.jax.vjp(function, logits)
+        return loss, pullback(self.jax.numpy.ones_like(loss) if upstream is None else upstream)[0]
+
+
+GLUES: dict[str, type[Glue]] = {
+    glue.framework: glue for glue in (NumPy, Torch, Chainer, CuPy, TensorFlow, Keras)
+}
 
 
 def available() -> list[str]:

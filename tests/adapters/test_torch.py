@@ -6,6 +6,7 @@ import dataclasses
 import io
 import pickle
 import warnings
+import weakref
 from typing import Any
 
 import numpy as np
@@ -318,12 +319,20 @@ def test_a_module_holds_its_weights_as_a_buffer() -> None:
     assert module.to("meta").class_weight.device.type == "meta"  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("spec", [SPECS["binary"], SoftmaxCrossEntropy(class_weight=dict(enumerate(W)))])
-def test_weights_whose_shape_is_known_at_the_call_stay_in_the_spec(spec: Any) -> None:
-    module = cwt.Loss(spec)
+def test_a_binary_modules_weights_are_two_buffers_and_a_mapping_stays_in_the_spec() -> None:
     z, t = batch("binary")
-    assert module.state_dict() == {}
-    assert torch.equal(module(z, t), cwt.loss(spec, z, t))
+    for spec, names in (
+        (SPECS["binary"], ["negative_weight", "positive_weight"]),
+        (SoftmaxCrossEntropy(class_weight=dict(enumerate(W))), []),
+    ):
+        module = cwt.Loss(spec)
+        assert list(module.state_dict()) == names
+        assert torch.equal(module(z, t), cwt.loss(spec, z, t))
+
+
+def test_a_modules_weights_stay_exact_when_a_model_is_halved() -> None:
+    module = cwt.Loss(SoftmaxCrossEntropy(class_weight=[0.1, 70000]))
+    assert module.half().state_dict()["class_weight"].tolist() == [0.1, 70000]
 
 
 @each_precision
@@ -351,6 +360,130 @@ def test_accumulated_micro_batches_are_the_whole_batch() -> None:
         for a, b in zip(z.split(2), y.split(2), strict=True)
     ]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-15, atol=0)
+
+
+def test_a_call_in_inference_mode_leaves_nothing_behind() -> None:
+    z, y = batch("index")
+    spec = SoftmaxCrossEntropy(class_weight=[1, 2, 3, 4.25])
+    with torch.inference_mode():
+        cwt.loss(spec, z, y)
+    gradient(lambda z: cwt.loss(spec, z, z.detach().softmax(1)), z)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_many_gradients_at_once_are_those_one_by_one(reduction: str) -> None:
+    z, y = batch("index")
+    z.requires_grad_()
+    value = cwt.loss(SoftmaxCrossEntropy(class_weight=W, reduction=reduction), z, y)  # type: ignore[arg-type]
+    many = torch.eye(6, dtype=torch.float64) if reduction == "none" else torch.arange(6, dtype=torch.float64)
+    one_by_one = torch.stack([torch.autograd.grad(value, z, each, retain_graph=True)[0] for each in many])
+    (batched,) = torch.autograd.grad(value, z, many, is_grads_batched=True, retain_graph=True)
+    mapped = torch.func.vmap(lambda v: torch.autograd.grad(value, z, v, retain_graph=True)[0])(many)
+    torch.testing.assert_close(batched, one_by_one, rtol=1e-14, atol=1e-16)
+    torch.testing.assert_close(mapped, one_by_one, rtol=1e-14, atol=1e-16)
+
+
+@each_spec
+def test_after_the_backward_nothing_holds_the_batch(kind: str) -> None:
+    z, t = batch(kind)
+    leaf = z.requires_grad_()
+    z, t = leaf * 1, t.clone()
+    references = weakref.ref(z), weakref.ref(t)
+    value = function(kind, "native", t)(z)
+    del z, t
+    value.backward()
+    assert [reference() for reference in references] == [None, None]
+
+
+@pytest.mark.parametrize("targets", ["index", "distribution", "binary"])
+def test_an_infinite_upstream_gradient_does_not_reach_an_ignored_row(targets: str) -> None:
+    z, y = batch("index")
+    spec: Any = SigmoidCrossEntropy(reduction="none") if targets == "binary" else SoftmaxCrossEntropy(reduction="none")
+    t = y if targets == "index" else torch.nn.functional.one_hot(y, 4)
+    mask = torch.arange(6) != 2
+    z.requires_grad_()
+    value = cwt.loss(spec, z, t, mask=mask)
+    upstream = torch.ones_like(value)
+    upstream[2] = torch.inf
+    (found,) = torch.autograd.grad(value, z, upstream)
+    assert (found[2] == 0).all()
+    assert found[mask].isfinite().all()
+
+
+@pytest.mark.parametrize("size", [1e-50, 1e40])
+def test_weights_beyond_float32_cancel_in_a_weighted_mean(size: float) -> None:
+    z, y = batch("index", torch.float32)
+    expected = cwt.loss(SoftmaxCrossEntropy(), z, y)
+    weight = torch.full((6,), size, dtype=torch.float64)
+    torch.testing.assert_close(cwt.loss(SoftmaxCrossEntropy(), z, y, weight), expected, rtol=1e-6, atol=0)
+    found = gradient(lambda z: cwt.loss(SoftmaxCrossEntropy(), z, y, weight), z)
+    torch.testing.assert_close(
+        found, gradient(lambda z: cwt.loss(SoftmaxCrossEntropy(), z, y), z), rtol=1e-5, atol=1e-8
+    )
+
+
+def test_targets_wider_than_the_logits_decide_before_they_are_rounded() -> None:
+    z, edge = torch.zeros(1, 2), 1e-12
+    t = torch.tensor([[0.5 - edge, 0.5 + edge]], dtype=torch.float64)
+    label = SoftmaxCrossEntropy(class_weight=[1, 3], weighting="label", reduction="sum")
+    torch.testing.assert_close(cwt.loss(label, z, t), torch.tensor(3 * np.log(2), dtype=torch.float32))
+    binary = SigmoidCrossEntropy(class_weight=(1, 3), weighting="label", reduction="sum")
+    torch.testing.assert_close(cwt.loss(binary, z[0, :1], t[0, 1:]), torch.tensor(3 * np.log(2), dtype=torch.float32))
+    nearly_one = torch.tensor([1 - 1e-9], dtype=torch.float64)
+    value = cwt.loss(SigmoidCrossEntropy(reduction="sum"), torch.tensor([1e4]), nearly_one)
+    torch.testing.assert_close(value, torch.tensor(1e-5), rtol=1e-6, atol=0)
+
+
+def test_bad_weights_that_are_not_looked_at_make_their_rows_nan() -> None:
+    z, y = batch("index")
+    spec = SoftmaxCrossEntropy(reduction="none")
+    s = torch.tensor([1.0, -1, torch.inf, torch.nan, 0, 1])
+    assert cwt.loss(spec, z, y, s, validate=False).isnan().tolist() == [False, True, True, True, False, False]
+    w = torch.tensor([1.0, -1, 1, 1])
+    assert torch.equal(cwt.loss(spec, z, y, class_weight=w, validate=False).isnan(), y == 1)
+    assert cwt.loss(SoftmaxCrossEntropy(), z, y, denominator=torch.tensor(-3.0), validate=False).isnan()
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_a_row_of_zero_class_weights_is_dead_under_smoothing_too(graph: bool) -> None:
+    z = torch.tensor([[torch.nan, 1], [1, 2]], requires_grad=True)
+    spec = SoftmaxCrossEntropy(class_weight=[0, 0], label_smoothing=0.1, reduction="sum")
+    value = cwt.loss(spec, z, torch.tensor([0, 1]))
+    assert value == 0
+    assert (torch.autograd.grad(value, z, create_graph=graph)[0] == 0).all()
+
+
+def test_a_denominator_of_zero_stops_every_gradient() -> None:
+    p = torch.tensor([[0.0, 1]], requires_grad=True)
+    cwt.loss(SoftmaxCrossEntropy(inputs="probs"), p, torch.tensor([0]), denominator=0).backward()
+    assert p.grad is not None
+    assert (p.grad == 0).all()
+
+
+def test_vector_weights_compile_with_a_dynamic_batch() -> None:
+    torch._dynamo.reset()
+    weight = torch.tensor([1.0, 2, 3, 4])
+    compiled = torch.compile(
+        lambda z, t: cwt.binary_cross_entropy_with_logits(z, t, pos_weight=weight),
+        fullgraph=True,
+        dynamic=True,
+        backend="aot_eager",
+    )
+    z, t = batch("binary", torch.float32)
+    torch.testing.assert_close(compiled(z, t), cwt.binary_cross_entropy_with_logits(z, t, pos_weight=weight))
+
+
+@pytest.mark.parametrize("name", ["ignore_index", "reduction"])
+def test_an_unhashable_argument_is_refused_in_words(name: str) -> None:
+    z, y = batch("index")
+    with pytest.raises((TypeError, ValueError), match=f"`{name}` must be"):
+        cwt.cross_entropy(z, y, **{name: [1]})  # type: ignore[arg-type]
+
+
+def test_a_sparse_tensor_is_refused_in_words() -> None:
+    z, y = batch("index")
+    with pytest.raises(TypeError, match="`logits` must be a dense tensor; got torch.sparse_coo"):
+        cwt.loss(SoftmaxCrossEntropy(), z.to_sparse(), y)
 
 
 @pytest.mark.gpu
