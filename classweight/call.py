@@ -229,10 +229,10 @@ def _denominator(xp: Arrays, spec: Any, denominator: Any, logits: Array, check_v
         refuse("denominator", "be None unless the reduction is a mean", f"{denominator!r} with {spec.reduction!r}")
     expected = "be a finite number >= 0, or a scalar array of one"
     if isinstance(denominator, int | float) and not isinstance(denominator, bool):
-        if not 0 <= denominator <= np.finfo(np.float64).max:
-            refuse(
-                "denominator", expected, denominator if isinstance(denominator, float) else "an integer out of range"
-            )
+        if abs(denominator) >= 1 << 1023 and denominator != math.inf:
+            refuse("denominator", expected, "more than float64 holds")
+        if not 0 <= denominator < math.inf:
+            refuse("denominator", expected, float(denominator))
         return float(denominator)
     array = xp.asarray(denominator, logits, "denominator")
     if xp.kind(array) not in "fi" or xp.static_shape(array) != ():

@@ -27,6 +27,7 @@ def block_by_block(xp: ArrayFunctions, call: Call, c: Any, scale: Array | None) 
     eps = xp.eps(z)
     rows = xp.xp.empty(call.row_shape(xp), dtype=inside)
     slopes = None if scale is None else xp.xp.empty(z.shape, dtype=z.dtype)
+    not_finite = scale is not None and not (xp.on_host and bool(xp.xp.all(xp.xp.isfinite(scale))))
     for block in _blocks(xp, call):
 
         def part(x: Array | None, block: Any = block) -> Any:
@@ -38,8 +39,10 @@ def block_by_block(xp: ArrayFunctions, call: Call, c: Any, scale: Array | None) 
         loss, slope = _kernel(xp, call, c, xp.astype(z[block], inside), part, inside, eps, scale is not None)
         rows[block] = loss
         if slopes is not None:
-            factor = part(scale)
-            slope = xp.zero_where(factor == 0, slope * xp.astype(factor, inside))
+            factor = xp.astype(part(scale), inside)
+            # 0 wins over an infinite or NaN factor, on either side: nothing reaches an ignored row.
+            nothing = (factor == 0) | ((slope == 0) & ~xp.xp.isfinite(factor)) if not_finite else factor == 0
+            slope = xp.zero_where(nothing, slope * factor)
             slopes[block] = round_once(xp, slope, z.dtype)
     return rows, slopes
 

@@ -100,6 +100,16 @@ def test_a_row_without_a_softmax_is_nan_and_so_is_its_gradient(row: Any, targets
     assert np.isnan(gradient).all()
 
 
+@pytest.mark.parametrize("targets", [np.array([0, 1, 2, 1]), np.eye(3)[Y]])
+def test_an_infinite_upstream_gradient_does_not_reach_an_ignored_row(targets: Any) -> None:
+    mask = np.array([True, True, False, True])
+    _, gradient = cwn.loss_and_grad(
+        SoftmaxCrossEntropy(reduction="none"), Z, targets, mask=mask, upstream=[1, 1, np.inf, 1]
+    )
+    np.testing.assert_array_equal(gradient[2], 0)
+    assert np.isfinite(gradient).all()
+
+
 def test_views_read_only_and_byte_swapped_arrays_and_lists_are_taken() -> None:
     spec = SoftmaxCrossEntropy(class_weight=[1, 2, 3])
     expected = cwn.loss_and_grad(spec, Z, Y)
