@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .. import closed_form
 from .._arrays import ArrayFunctions
 from ..call import Call, prepare
+from ..errors import refuse
 from ..spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 __all__ = ["loss", "loss_and_grad", "loss_parts"]
@@ -22,7 +23,11 @@ _xp = ArrayFunctions(np)
 
 
 def _prepare(spec: Spec, logits: npt.ArrayLike, validate: bool | None, *arguments: Any) -> Call:
-    return prepare(_xp, spec, np.asarray(logits), *arguments, check_values=validate is not False)
+    try:
+        logits = np.asarray(logits)
+    except (TypeError, ValueError):
+        refuse("logits", "be numbers in a regular shape", type(logits).__name__, error=TypeError)
+    return prepare(_xp, spec, logits, *arguments, check_values=validate is not False)
 
 
 def loss(

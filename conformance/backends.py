@@ -183,6 +183,9 @@ class TensorFlow(NumPy):
     def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
         return self.tf.constant(super().decode(data, dtype, shape))
 
+    def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
+        return super().encode(x.numpy())
+
     def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
         tensors = {name: x for name, x in arguments.items() if self.tf.is_tensor(x)}
 
@@ -206,6 +209,7 @@ class Keras(NumPy):
 
     def __new__(cls, variant: str) -> Any:
         """Return the glue of the backend's own tensors, with Keras's loss."""
+        variant = variant or os.environ.get("KERAS_BACKEND", "tensorflow")
         os.environ["KERAS_BACKEND"] = variant
         adapter = _adapter("keras")
         glue: Any = {"tensorflow": TensorFlow, "torch": Torch, "jax": Jax}[variant]("")
