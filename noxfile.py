@@ -13,10 +13,19 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 # Frameworks with an environment of their own. Tests are chosen by the name of their file, not by what can be imported:
 # a framework that a session asks for and cannot import is an error.
 ELSEWHERE = ("tensorflow", "keras", "chainer")
+# What each framework's own functions gave, for `parity` to hold every adapter against.
+RECORDS = ROOT / ".nox" / "records"
+# Which session's environment a backend lives in.
+PARITY = {
+    "tests": ("numpy", "torch", "torch:composite"),
+    "tensorflow": ("tensorflow", "tensorflow:graph", "tensorflow:xla", "keras:tensorflow", "keras:torch", "keras:jax"),
+    "chainer": ("chainer", "chainer:composite"),
+}
 
 nox.options.default_venv_backend = "virtualenv"  # uv knows other variables than pip
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
+nox.options.sessions = ["package", "core", "lint", "tests", "tensorflow", "chainer"]
 
 
 def constrain(session: nox.Session, environment: str) -> None:
@@ -47,6 +56,7 @@ def files(*frameworks: str) -> list[str]:
 
 
 def pytest(session: nox.Session, *arguments: str, **variables: str) -> None:
+    variables["CLASSWEIGHT_RECORD"] = str(RECORDS)
     session.run("python", "-m", "pytest", *arguments, *session.posargs, env=variables)
 
 
@@ -55,7 +65,8 @@ def package(session: nox.Session) -> None:
     """Build the sdist, and the wheel from the sdist; look into the wheel."""
     constrain(session, "torch")
     session.install(*groups("package"))
-    shutil.rmtree(DIST, ignore_errors=True)
+    for folder in (DIST, RECORDS):
+        shutil.rmtree(folder, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(DIST), silent=True)
     session.run("check-wheel-contents", str(DIST))
 
@@ -111,3 +122,24 @@ def chainer(session: nox.Session) -> None:
     install(session, "chainer", "[chainer,conformance]", *groups("pytest"))
     pytest(session, *files("chainer"), "--doctest-modules", "--pyargs", "classweight.adapters.chainer")
     session.run("python", "-m", "classweight", "conformance")
+
+
+@nox.session(requires=["tests", "tensorflow", "chainer"], venv_backend="none")
+def parity(session: nox.Session) -> None:
+    """Run the suite on every backend at once; then give every adapter what each framework's own functions gave."""
+    backends = [
+        option
+        for environment, names in PARITY.items()
+        for name in names
+        for option in ("--backend", f"{name}@{ROOT / '.nox' / environment / 'bin' / 'python'}")
+    ]
+    python = str(ROOT / ".nox" / "tests" / "bin" / "python")
+    session.env["PYTHONSAFEPATH"] = "1"
+    report = str(ROOT / ".nox" / "parity.json")
+    session.run(
+        python, "-m", "classweight", "conformance", "--json", report, *backends, *session.posargs, external=True
+    )
+    # Compiling a graph for each of thousands of shapes would take hours, and the suite has shown that they agree.
+    quick = [name for name in backends[1::2] if not any(slow in name for slow in (":graph", ":xla", ":jax"))]
+    options = [option for name in quick for option in ("--backend", name)]
+    session.run(python, "tests/conventions/recording.py", str(RECORDS), *options, external=True)
