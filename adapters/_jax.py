@@ -1,4 +1,4 @@
-"""JAX underneath, for Keras: the array functions, and the composite loss in float64 whatever ``jax_enable_x64`` says."""
+"""JAX underneath, for Keras: the array functions, and the loss in float64 whatever ``jax_enable_x64`` says."""
 
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def loss(call: Deferred) -> Array:
 
 def loss_parts(call: Deferred) -> tuple[Array, Array]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
-    return _evaluate(call, parts=True)  # type: ignore[return-value]
+    numerator, denominator = _evaluate(call, parts=True)
+    return numerator, denominator
 
 
 def _evaluate(call: Deferred, *, parts: bool) -> tuple[Array, ...]:
@@ -109,7 +110,7 @@ def _evaluate(call: Deferred, *, parts: bool) -> tuple[Array, ...]:
 
 @lru_cache(maxsize=64)
 def _function(spec: Any, structure: Any, dtype: Any, checked: bool, parts: bool) -> Callable[..., Any]:
-    """Return the loss, or its parts, as a function of a call's arrays: the same one every time, for JAX compiles it."""
+    """Return the loss, or its parts, as a function of a call's arrays: the same each time, for JAX compiles it."""
     inside = jnp.float64 if spec.precision == "exact" or dtype == jnp.float64 else jnp.float32
     eps = float(jnp.finfo(dtype).eps)
 
@@ -119,7 +120,8 @@ def _function(spec: Any, structure: Any, dtype: Any, checked: bool, parts: bool)
         c = lower(xp, call, inside)
         rows = composite.rows(xp, spec, xp.astype(logits, inside), c, eps, inside)
         if parts:
-            return xp.sum(xp.astype(rows, xp.wide)), jnp.asarray(1.0 if c.denominator is None else c.denominator, xp.wide)
+            denominator = 1.0 if c.denominator is None else c.denominator
+            return xp.sum(xp.astype(rows, xp.wide)), jnp.asarray(denominator, xp.wide)
         return (xp.astype(reduce(xp, call, rows, c.denominator), xp.wide),)
 
     return _in_float64(compute, (jnp.float64, jnp.float64) if parts else (dtype,))
@@ -128,19 +130,21 @@ def _function(spec: Any, structure: Any, dtype: Any, checked: bool, parts: bool)
 def _in_float64(compute: Callable[..., Any], dtypes: tuple[Any, ...]) -> Callable[..., Any]:
     """Return ``compute`` as a function of arrays of any type: floats enter as float64, results are rounded once.
 
-    JAX makes float32 of float64 unless ``jax_enable_x64`` is set, and a gradient is taken where that no longer holds: so
-    the gradient is a function of this kind too, of which there is another gradient.
+    JAX makes float32 of float64 unless ``jax_enable_x64`` is set, and a gradient is taken where that no longer holds:
+    so the gradient is a function of this kind too, of which there is another gradient.
     """
 
-    @jax.jit
-    def compiled(*arrays: Array) -> tuple[Array, ...]:
+    def rounded(*arrays: Array) -> tuple[Array, ...]:
         results = compute(*(xp.astype(x, xp.wide) if xp.kind(x) == "f" else x for x in arrays))
         return tuple(round_once(xp, x, dtype) for x, dtype in zip(results, dtypes, strict=True))
 
-    @jax.custom_vjp
-    def run(*arrays: Array) -> Any:
+    compiled = jax.jit(rounded)
+
+    def wide(*arrays: Array) -> Any:
         with jax.enable_x64(True):
             return compiled(*arrays)
+
+    run = jax.custom_vjp(wide)
 
     def forward(*arrays: Array) -> Any:
         return run(*arrays), arrays

@@ -195,11 +195,10 @@ def _cast(x: Array, dtype: Any) -> Array:
         return tf.cast(x, dtype)
 
     # Its gradient is itself a cast of this kind, so a tape may differentiate it any number of times.
-    @tf.custom_gradient
     def cast(x: Array) -> tuple[Array, Any]:
         return round_once(x, dtype), lambda upstream: _cast(upstream, x.dtype)
 
-    return cast(x)
+    return tf.custom_gradient(cast)(x)
 
 
 def round_once(x: Array, dtype: Any) -> Array:

@@ -19,7 +19,7 @@ except ImportError as cause:
 from torch import Tensor
 
 from .. import composite
-from .._arrays import Kind, class_shape, wide_weights
+from .._arrays import Arrays, Kind, class_shape, wide_weights
 from ..call import Call, prepare
 from ..lowering import SigmoidCoefficients, SoftmaxCoefficients, divide, lower, reduce
 
@@ -98,7 +98,7 @@ class TorchArrays:
         return torch.finfo(x.dtype).eps
 
 
-xp = TorchArrays()
+xp: Arrays = TorchArrays()  # type: ignore[assignment]  # torch's functions name their arguments otherwise
 
 
 def kept(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,7 +170,8 @@ def loss(call: Call) -> Tensor:
 def _value(call: Call, c: Any, dtype: torch.dtype) -> Tensor:
     if _can_fuse(call, c):
         # A Function is not told of `no_grad`, and would make a gradient for nobody.
-        return _Fused.apply(call.logits if torch.is_grad_enabled() else call.logits.detach(), call, c, dtype)
+        z = call.logits if torch.is_grad_enabled() else call.logits.detach()
+        return _Fused.apply(z, call, c, dtype)  # type: ignore[no-any-return, no-untyped-call]
     return _composite_loss(call, c, dtype)
 
 
@@ -208,7 +209,8 @@ def _cast(x: Tensor, dtype: torch.dtype) -> Tensor:
     if torch.float64 not in (x.dtype, dtype) or not {x.dtype, dtype} & set(HALF):
         return x.to(dtype)
     # Dynamo traces no function with a jvp of its own, and forward mode needs one.
-    return (_Cast if torch.compiler.is_compiling() else _CastWithTangent).apply(x, dtype)
+    function = _Cast if torch.compiler.is_compiling() else _CastWithTangent
+    return function.apply(x, dtype)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class _Cast(torch.autograd.Function):
@@ -321,7 +323,9 @@ def _is_batched(x: Tensor) -> bool:
 
 def _emptied(call: Call) -> Call:
     """Return the call without the arrays of its batch."""
-    nothing = dict.fromkeys(("logits", "targets", "sample_weight", "class_weight", "mask", "denominator"))
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("logits", "targets", "sample_weight", "class_weight", "mask", "denominator")
+    )
     return dataclasses.replace(call, **nothing)
 
 
@@ -390,7 +394,8 @@ def _forward(z: Tensor, block: _Block, c: Any, out: Tensor, factor: Tensor | flo
     ``out``, which may be ``z``, is written over; with a factor it then is the gradient times it.
     """
     if isinstance(c, SigmoidCoefficients):
-        return (_binary(z, *(block.of(x).to(z.dtype) for x in (c.pos, c.neg)), out, block, factor),)
+        pos, neg = (block.of(x).to(z.dtype) for x in (c.pos, c.neg))
+        return (_binary(z, pos, neg, out, block, factor),)
     if not _is_hard(c):
         return (_dense(z, _dense_coefficients(z, block, c), c.axis, out, block, factor),)
     axis, index = c.axis, block.of(c.index)
@@ -421,11 +426,10 @@ def _is_finite(x: Tensor) -> bool:
 
 
 def _dense_coefficients(z: Tensor, block: _Block, c: SoftmaxCoefficients) -> Tensor:
-    alpha, column, beta, row = (
-        None if x is None else block.of(x).to(z.dtype) for x in (c.alpha, c.column, c.beta, c.row)
-    )
+    parts: Any = (None if x is None else block.of(x).to(z.dtype) for x in (c.alpha, c.column, c.beta, c.row))
+    alpha, column, beta, row = parts
     if c.targets is None:
-        a = torch.zeros_like(z).scatter_(c.axis, block.of(c.index), alpha)
+        a = torch.zeros_like(z).scatter_(c.axis, block.of(c.index), alpha)  # type: ignore[arg-type]
     else:
         a = block.of(c.targets).to(z.dtype) * alpha
         a = a if column is None else a.mul_(column)

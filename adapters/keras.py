@@ -177,7 +177,7 @@ class _Weighted:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Make the loss that `get_config` described."""
-        weight = config.get("class_weight")
+        weight: Any = config.get("class_weight")
         pairs = isinstance(weight, list | tuple) and all(isinstance(pair, list | tuple) for pair in weight)
         if pairs and not issubclass(cls, BinaryCrossentropy):
             weight = dict(weight)  # JSON has no integer keys: a mapping is kept as pairs
@@ -356,8 +356,8 @@ def _labels(y: npt.NDArray[Any], one_hot: bool | None) -> npt.NDArray[np.int64]:
             if not one_hot and y.size and np.isin(y, (0, 1)).all() and (y.sum(-1) == 1).all():
                 refuse("one_hot", "be given for integers that look like either", "None")
         if one_hot:
-            return y.argmax(-1)
-    return np.rint(y).astype(np.int64)  # a half is rounded to the even, as Keras does
+            return np.asarray(y.argmax(-1))
+    return np.asarray(np.rint(y), np.int64)  # a half is rounded to the even, as Keras does
 
 
 def _array(x: Any) -> Any:

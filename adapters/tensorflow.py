@@ -1,8 +1,8 @@
 """TensorFlow: the loss on tensors, eager, in ``tf.function`` and under XLA; drop-ins for ``tf.nn`` and the v1 losses.
 
-It is a composite of TensorFlow's own operations, so tapes of any order, jacobians and vectorised maps go through it. In a
-graph or on an accelerator values are not looked at, for that would force a synchronisation: a bad row is NaN there,
-and ``validate=True`` buys the error.
+It is a composite of TensorFlow's own operations, so tapes of any order, jacobians and vectorised maps go through it.
+In a graph or on an accelerator values are not looked at, for that would force a synchronisation: a bad row is NaN
+there, and ``validate=True`` buys the error.
 """
 
 from __future__ import annotations

@@ -212,7 +212,8 @@ class Keras(NumPy):
         variant = variant or os.environ.get("KERAS_BACKEND", "tensorflow")
         os.environ["KERAS_BACKEND"] = variant
         adapter = _adapter("keras")
-        glue: Any = {"tensorflow": TensorFlow, "torch": Torch, "jax": Jax}[variant]("")
+        glues: dict[str, Any] = {"tensorflow": TensorFlow, "torch": Torch, "jax": Jax}
+        glue = glues[variant]("")
         glue.loss = adapter.loss
         return glue
 
@@ -237,9 +238,7 @@ class Jax(NumPy):
         return loss, pullback(self.jax.numpy.ones_like(loss) if upstream is None else upstream)[0]
 
 
-GLUES: dict[str, type[Glue]] = {
-    glue.framework: glue for glue in (NumPy, Torch, Chainer, CuPy, TensorFlow, Keras)
-}
+GLUES: dict[str, type[Glue]] = {glue.framework: glue for glue in (NumPy, Torch, Chainer, CuPy, TensorFlow, Keras)}
 
 
 def available() -> list[str]:

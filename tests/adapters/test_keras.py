@@ -139,7 +139,9 @@ def test_sparse_categorical_crossentropy(case: int) -> None:
     b = batch(case, dtypes=("float32",), min_classes=2, shapes=[(1,), (5,), (3, 2), (2, 2, 3)])
     from_logits, label = bool(b.pick(True, False)), b.pick(None, -1, 255)
     labels = b.labels if label is None else b.marked(label)
-    weight = b.pick(None, b.sample_weight, b.sample_weight[..., None], b.sample_weight[..., :1] if label is None else None)
+    weight = b.pick(
+        None, b.sample_weight, b.sample_weight[..., None], b.sample_weight[..., :1] if label is None else None
+    )
     if b.labels.ndim == 1 and weight is not None and len(weight) != len(b.labels):
         weight = b.sample_weight
     both(
@@ -190,7 +192,9 @@ def test_binary_crossentropy(case: int) -> None:
         y_pred,
         b.pick(None, b.row_weight),
         # With more outputs each element weighs as its own label.
-        class_weight=b.pick(None, {0: 0.5, 1: 3.0}, {1: 2.0}) if one_output and named("keras-binary-class-weight") else None,
+        class_weight=b.pick(None, {0: 0.5, 1: 3.0}, {1: 2.0})
+        if one_output and named("keras-binary-class-weight")
+        else None,
         from_logits=from_logits,
         label_smoothing=b.smoothing,
         reduction=b.pick(*REDUCTIONS),
@@ -242,7 +246,7 @@ def test_labels_that_are_none_are_refused(labels: Any) -> None:
     [{"class_weight": {0: -1.0}}, {"class_weight": [1, np.inf]}, {"reduction": "average"}, {"precision": "best"}],
 )
 def test_bad_arguments_are_refused(arguments: Any) -> None:
-    with pytest.raises(ValueError, match="`?(class_weight|reduction|precision)`?"):
+    with pytest.raises(ValueError, match=r"class_weight|reduction|precision"):
         cwk.SparseCategoricalCrossentropy(**arguments)
 
 
@@ -278,7 +282,11 @@ N, C, T = 10, 3, 4
 WEIGHTS = {0: 0.5, 2: 3.0}
 RNG = np.random.default_rng(7)
 S = RNG.uniform(0.2, 2, N).astype(np.float32)
-LABELS = {"labels": RNG.integers(C, size=N), "column": RNG.integers(C, size=(N, 1)), "steps": RNG.integers(C, size=(N, T))}
+LABELS = {
+    "labels": RNG.integers(C, size=N),
+    "column": RNG.integers(C, size=(N, 1)),
+    "steps": RNG.integers(C, size=(N, T)),
+}
 LABELS |= {"steps-column": LABELS["steps"][..., None], "map": RNG.integers(C, size=(N, 2, 3))}
 Y = LABELS | {f"one-hot-{k}": np.eye(C, dtype=np.float32)[LABELS[k]] for k in ("labels", "steps", "map")}
 POSITIONS = {name: y.shape[1:] if name in LABELS and "column" not in name else y.shape[1:-1] for name, y in Y.items()}

@@ -38,7 +38,7 @@ SPECS = {
     "binary": SigmoidCrossEntropy(class_weight=(1, W), label_smoothing=0.1),
     "probabilities": SoftmaxCrossEntropy(inputs="probs", clip=1e-7, renormalize="before"),
 }
-each_mode = pytest.mark.parametrize("mode", list(MODES))
+each_mode = pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 each_spec = pytest.mark.parametrize("kind", list(SPECS))
 each_dtype = pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 v1 = tf.compat.v1.losses
@@ -78,7 +78,9 @@ def run(mode: str, call: RandomCall, **options: Any) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize(
     ("mode", "seed"),
-    [("eager", s) for s in range(400)] + [("graph", s) for s in range(400, 430)] + [("xla", s) for s in range(430, 460)],
+    [("eager", s) for s in range(300)]
+    + [("graph", s) for s in range(300, 320)]
+    + [("xla", s) for s in range(320, 332)],
 )
 def test_random_calls_agree_with_the_reference(mode: str, seed: int) -> None:
     call = random_call(seed)
@@ -101,7 +103,7 @@ def test_random_calls_agree_with_the_reference(mode: str, seed: int) -> None:
             np.testing.assert_allclose(ours, theirs, **CLOSE)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_only_the_number_of_classes_must_be_known_in_advance(jit_compile: bool, seed: int) -> None:
     call = random_call(seed, last_axis=True)
@@ -149,9 +151,9 @@ def test_what_is_no_dense_tensor_is_refused() -> None:
             tf.zeros((1, 2))
         )
     with pytest.raises(ValueError, match=r"`logits` must have at least one class, of a number known in advance"):
-        tf.function(
-            lambda z: cwtf.loss(SoftmaxCrossEntropy(), z, [0]), input_signature=[tf.TensorSpec([1, None])]
-        )(tf.zeros((1, 2)))
+        tf.function(lambda z: cwtf.loss(SoftmaxCrossEntropy(), z, [0]), input_signature=[tf.TensorSpec([1, None])])(
+            tf.zeros((1, 2))
+        )
 
 
 @pytest.mark.parametrize("mode", ["graph", "xla", "xla-inside"])
@@ -176,11 +178,9 @@ def test_validate_looks_in_a_graph_when_it_runs() -> None:
 
 
 @each_mode
-@each_dtype
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @each_spec
 def test_exact_results_have_the_bits_of_every_other_backend(kind: str, dtype: str, mode: str) -> None:
-    if dtype == "float64":
-        pytest.skip("promises no bits")
     spec = dataclasses.replace(SPECS[kind], precision="exact")
     z, t = arrays(kind, rows=50)
     z = tf.cast(3 * z if kind != "probabilities" else z, dtype)
@@ -204,14 +204,23 @@ def test_native_results_have_the_logits_dtype(kind: str, dtype: str) -> None:
     np.testing.assert_allclose(tf.cast(gradient, "float64"), slopes, rtol=eps, atol=eps * np.abs(slopes).max() / 64)
 
 
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
-@pytest.mark.parametrize("row", ROWS_WITHOUT_A_SOFTMAX)
-def test_a_row_without_a_softmax_is_nan_and_so_is_its_gradient(row: Any, mode: str) -> None:
-    for targets in ([0], [[1.0, 0, 0]], [[0.5, 0.5, 0]]):
-        f = value_and_gradient(lambda z, t=targets: cwtf.loss(SoftmaxCrossEntropy(), z, t))
-        value, gradient = MODES[mode](f)(tf.constant([row], tf.float32))
-        assert np.isnan(value)
-        assert np.isnan(gradient).all()
+@each_mode
+@pytest.mark.parametrize("targets", [0, [1.0, 0, 0], [0.5, 0.5, 0]])
+def test_rows_without_a_softmax_are_nan_and_so_is_their_gradient(targets: Any, mode: str) -> None:
+    each = np.array([targets] * len(ROWS_WITHOUT_A_SOFTMAX))
+    f = value_and_gradient(lambda z: cwtf.loss(SoftmaxCrossEntropy(reduction="none"), z, each))
+    value, gradient = MODES[mode](f)(tf.constant(ROWS_WITHOUT_A_SOFTMAX, tf.float32))
+    assert np.isnan(value).all()
+    assert np.isnan(gradient).all()
+
+
+@pytest.mark.parametrize("targets", ["index", "distribution", "binary"])
+def test_a_weight_of_zero_has_a_gradient_which_is_its_loss(targets: str) -> None:
+    z, t = arrays(targets)
+    spec = dataclasses.replace(SPECS[targets], reduction="sum")
+    losses = cwtf.loss(dataclasses.replace(spec, reduction="none"), z, t)
+    found = value_and_gradient(lambda s: cwtf.loss(spec, z, t, s))(tf.zeros(losses.shape, tf.float64))[1]
+    np.testing.assert_allclose(found, losses, rtol=1e-12)
 
 
 @each_mode
@@ -277,7 +286,9 @@ def test_gradients_flow_to_soft_targets_and_weights(targets: str, mode: str) -> 
         with tf.GradientTape() as tape:
             tape.watch([z, t, s, w])
             value = cwtf.loss(spec, z, t, s, class_weight=w)
-        return [tf.convert_to_tensor(g) for g in tape.gradient(value, [z, t, s, w] if t.dtype.is_floating else [z, s, w])]
+        return [
+            tf.convert_to_tensor(g) for g in tape.gradient(value, [z, t, s, w] if t.dtype.is_floating else [z, s, w])
+        ]
 
     inputs = {"z": z, "t": t, "s": s, "w": w}
     found = MODES[mode](gradients)(*map(tf.constant, inputs.values()))
@@ -397,7 +408,7 @@ def weights_of(b: Any, shape: tuple[int, ...]) -> Any:
 
 
 @pytest.mark.parametrize("reduction", sorted(set(v1.Reduction.all())))
-@pytest.mark.parametrize("case", range(100))
+@pytest.mark.parametrize("case", range(50))
 def test_v1_losses(case: int, reduction: str) -> None:
     b = batch(case, shapes=[(), (4,), (3, 2), (0,), (2, 3, 2)], dtypes=DTYPES)
     logits, kind = last(b, b.logits), b.pick("sparse", "dense", "sigmoid")
@@ -473,7 +484,7 @@ REFUSED: dict[str, Callable[[Any, Any], Any]] = {
 def test_what_native_refuses_is_refused(call: Any) -> None:
     with pytest.raises((ValueError, TypeError, tf.errors.InvalidArgumentError)):
         call(tf.nn, v1)
-    with pytest.raises((ValueError, TypeError), match="^`"):
+    with pytest.raises((ValueError, TypeError), match=r"^`"):
         call(cwtf, cwtf)
 
 

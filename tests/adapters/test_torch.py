@@ -476,13 +476,13 @@ def test_vector_weights_compile_with_a_dynamic_batch() -> None:
 @pytest.mark.parametrize("name", ["ignore_index", "reduction"])
 def test_an_unhashable_argument_is_refused_in_words(name: str) -> None:
     z, y = batch("index")
-    with pytest.raises((TypeError, ValueError), match=f"`{name}` must be"):
+    with pytest.raises((TypeError, ValueError), match=rf"`{name}` must be"):
         cwt.cross_entropy(z, y, **{name: [1]})  # type: ignore[arg-type]
 
 
 def test_a_sparse_tensor_is_refused_in_words() -> None:
     z, y = batch("index")
-    with pytest.raises(TypeError, match="`logits` must be a dense tensor; got torch.sparse_coo"):
+    with pytest.raises(TypeError, match=r"`logits` must be a dense tensor; got torch.sparse_coo"):
         cwt.loss(SoftmaxCrossEntropy(), z.to_sparse(), y)
 
 
