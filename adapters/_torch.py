@@ -44,7 +44,7 @@ class TorchArrays:
             if isinstance(x, int | float):  # Dynamo follows no dtype of NumPy's
                 return torch.tensor(x, dtype=torch.float64 if isinstance(x, float) else None, device=like.device)
             try:
-                return torch.tensor(np.ascontiguousarray(x, np.asarray(x).dtype.newbyteorder("=")), device=like.device)
+                return torch.tensor(np.array(x, np.asarray(x).dtype.newbyteorder("="), order="C"), device=like.device)
             except (TypeError, ValueError, RuntimeError):
                 refuse(name, "be a tensor or numbers in a regular shape", type(x).__name__, error=TypeError)
         if x.layout is not torch.strided:

@@ -19,6 +19,7 @@ try:
 except ImportError as cause:
     missing_framework("keras", "keras", cause)
 from keras.src.backend import get_keras_mask
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from ..conventions import keras as conventions
 from ..spec import Precision, SigmoidCrossEntropy, SoftmaxCrossEntropy
@@ -141,7 +142,8 @@ class _Weighted:
         if isinstance(self, SparseCategoricalCrossentropy):
             if len(targets.shape) == rank and targets.shape[axis] == 1:
                 targets = targets[(slice(None),) * (axis % rank) + (0,)]
-            if str(targets.dtype).endswith("bool"):
+            # Where Keras infers shapes for tf.distribute, it hands in the mean of the replicas' labels.
+            if str(targets.dtype).endswith("bool") or in_symbolic_scope():
                 targets = keras.ops.cast(targets, "int32")
         elif len(targets.shape) == rank + 1 and targets.shape[-1] == 1:
             logits, targets = (logits[..., None], targets) if rank == 1 else (logits, targets[..., 0])

@@ -480,6 +480,15 @@ def test_an_unhashable_argument_is_refused_in_words(name: str) -> None:
         cwt.cross_entropy(z, y, **{name: [1]})  # type: ignore[arg-type]
 
 
+def test_what_is_no_tensor_becomes_one_of_its_own_shape_and_type() -> None:
+    z, y = batch("index")
+    spec = SoftmaxCrossEntropy(class_weight=W)
+    expected = cwt.loss(spec, z, y, torch.tensor(0.1, dtype=torch.float64))
+    for weight in (0.1, np.array(0.1), [0.1] * 6, np.full(6, 0.1)[::-1], np.full(6, 0.1).astype(">f8")):
+        assert torch.equal(cwt.loss(spec, z, y, weight), expected)
+    assert torch.equal(cwt.loss(spec, z, y.tolist(), np.array(0.1)), expected)
+
+
 def test_a_sparse_tensor_is_refused_in_words() -> None:
     z, y = batch("index")
     with pytest.raises(TypeError, match=r"`logits` must be a dense tensor; got torch.sparse_coo"):
