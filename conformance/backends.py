@@ -231,7 +231,9 @@ class Jax(NumPy):
         return self.jax.numpy.asarray(super().decode(data, dtype, shape))
 
     def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
-        function = lambda logits: self.loss(spec, logits, targets, **arguments)  # noqa: E731
+        def function(logits: Any) -> Any:
+            return self.loss(spec, logits, targets, **arguments)
+
         if not self.jax.numpy.issubdtype(logits.dtype, self.jax.numpy.floating):
             return function(logits), None
         loss, pullback = self.jax.vjp(function, logits)
