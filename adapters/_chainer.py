@@ -22,7 +22,7 @@ from chainer import FunctionNode, Variable
 from .. import closed_form, composite
 from .._arrays import Array, ArrayFunctions
 from ..call import Call, prepare
-from ..lowering import lower, reduce
+from ..lowering import lower, reduce, undivided
 
 Operation = Callable[..., Any]
 
@@ -170,17 +170,18 @@ def loss(xp: ChainerArrays, call: Call, logits: Any) -> Variable:
 
 def loss_parts(xp: ChainerArrays, call: Call, logits: Any) -> tuple[Variable, Variable]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
-    rows, denominator = _composite_rows(xp, call, chainer.as_variable(logits))
+    rows, denominator = _composite_rows(xp, call, chainer.as_variable(logits), parts=True)
     if not isinstance(denominator, Tracked):
         denominator = xp.xp.asarray(1.0 if denominator is None else denominator, dtype=xp.wide)
     return tuple(chainer.as_variable(_variable(x)) for x in (xp.sum(xp.astype(rows, xp.wide)), denominator))
 
 
-def _composite_rows(xp: ChainerArrays, call: Call, z: Variable) -> tuple[Array, Any]:
+def _composite_rows(xp: ChainerArrays, call: Call, z: Variable, *, parts: bool = False) -> tuple[Array, Any]:
     inside = closed_form.computed_in(xp, call)
     with np.errstate(all="ignore"):
         c = lower(xp, call, inside)
-        rows = composite.rows(xp, call.spec, xp.astype(Tracked(z), inside), c, xp.eps(call.logits), inside)
+        of_rows = undivided(c) if parts else c
+        rows = composite.rows(xp, call.spec, xp.astype(Tracked(z), inside), of_rows, xp.eps(call.logits), inside)
     return rows, c.denominator
 
 

@@ -21,7 +21,7 @@ from .. import composite
 from .._arrays import Array, ArrayFunctions, class_shape, wide_weights
 from ..call import prepare
 from ..closed_form import round_once
-from ..lowering import lower, reduce
+from ..lowering import lower, reduce, undivided
 from ..spec import SigmoidCrossEntropy
 
 
@@ -118,7 +118,7 @@ def _function(spec: Any, structure: Any, dtype: Any, checked: bool, parts: bool)
         logits, arguments = jax.tree.unflatten(structure, leaves)
         call = dataclasses.replace(prepare(xp, spec, logits, *arguments, check_values=False), checked=checked)
         c = lower(xp, call, inside)
-        rows = composite.rows(xp, spec, xp.astype(logits, inside), c, eps, inside)
+        rows = composite.rows(xp, spec, xp.astype(logits, inside), undivided(c) if parts else c, eps, inside)
         if parts:
             denominator = 1.0 if c.denominator is None else c.denominator
             return xp.sum(xp.astype(rows, xp.wide)), jnp.asarray(denominator, xp.wide)

@@ -19,7 +19,7 @@ except ImportError as cause:
 from .. import composite
 from .._arrays import Array, Kind, class_shape, wide_weights
 from ..call import Call, prepare
-from ..lowering import lower, reduce
+from ..lowering import lower, reduce, undivided
 
 HALF = (tf.float16, tf.bfloat16)
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -174,7 +174,7 @@ def loss_parts(call: Call) -> tuple[Array, Array]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
     c = lower(xp, call, _inside(call))
     denominator = 1.0 if c.denominator is None else c.denominator
-    return tf.reduce_sum(tf.cast(_rows(call, c), tf.float64)), tf.cast(denominator, tf.float64)
+    return tf.reduce_sum(tf.cast(_rows(call, undivided(c)), tf.float64)), tf.cast(denominator, tf.float64)
 
 
 @as_it_is

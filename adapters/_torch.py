@@ -21,7 +21,7 @@ from torch import Tensor
 from .. import composite
 from .._arrays import Arrays, Kind, class_shape, wide_weights
 from ..call import Call, prepare
-from ..lowering import SigmoidCoefficients, SoftmaxCoefficients, divide, lower, reduce
+from ..lowering import SigmoidCoefficients, SoftmaxCoefficients, divide, lower, reduce, undivided
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -153,7 +153,7 @@ def loss_parts(call: Call) -> tuple[Tensor, Tensor]:
     c = lower(xp, call, _inside(call.logits, call))
     denominator = 1.0 if c.denominator is None else c.denominator
     total = dataclasses.replace(call, spec=_summed(call.spec))
-    numerator = _value(total, dataclasses.replace(c, denominator=None), torch.float64)
+    numerator = _value(total, undivided(c), torch.float64)
     return numerator, torch.as_tensor(denominator, dtype=torch.float64, device=numerator.device)
 
 

@@ -12,7 +12,7 @@ float64. Where the host has not checked the values, a bad row's coefficients are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ._arrays import Array, Arrays, class_shape
@@ -43,6 +43,11 @@ class SigmoidCoefficients:
     pos: Array
     neg: Array
     denominator: Array | float | None
+
+
+def undivided(c: Any) -> Any:
+    """Return the coefficients without their denominator: of a sum, which a denominator of 0 does not silence."""
+    return replace(c, denominator=None)
 
 
 def lower(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients | SigmoidCoefficients:

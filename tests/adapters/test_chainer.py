@@ -449,3 +449,12 @@ def test_a_chainer_that_cannot_be_imported_names_the_extra(fault: str, tmp_path:
     last = result.stderr.splitlines()[-1]
     assert last.startswith("ImportError: classweight.adapters.chainer needs chainer on Python 3.11 with numpy<2: ")
     assert "pip install 'classweight[chainer]'" in last
+
+
+def test_a_sum_is_not_silenced_by_a_denominator_of_zero() -> None:
+    # No weight on the label, but smoothing puts some on the other class.
+    spec = SoftmaxCrossEntropy(class_weight=[1, 0], label_smoothing=0.1)
+    numerator, denominator = cwch.loss_parts(spec, np.array([[1.0, 2]]), np.array([1]))
+    assert float(denominator.array) == 0
+    # The first class alone: 0.05 log(1 + e).
+    np.testing.assert_allclose(float(numerator.array), 0.05 * np.log1p(np.e), rtol=1e-14)

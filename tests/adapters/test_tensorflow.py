@@ -523,3 +523,12 @@ def test_autograph_leaves_the_functions_as_they_are() -> None:
         warnings.simplefilter("error")
         f = tf.function(lambda z, y: cwtf.softmax_cross_entropy(y, z, label_smoothing=0.1))
         np.testing.assert_allclose(f(Z, Y), v1.softmax_cross_entropy(Y, Z, label_smoothing=0.1), rtol=1e-6)
+
+
+def test_a_sum_is_not_silenced_by_a_denominator_of_zero() -> None:
+    # No weight on the label, but smoothing puts some on the other class.
+    spec = SoftmaxCrossEntropy(class_weight=[1, 0], label_smoothing=0.1)
+    numerator, denominator = cwtf.loss_parts(spec, np.array([[1.0, 2]]), np.array([1]))
+    assert float(denominator) == 0
+    # The first class alone: 0.05 log(1 + e).
+    np.testing.assert_allclose(float(numerator), 0.05 * np.log1p(np.e), rtol=1e-14)

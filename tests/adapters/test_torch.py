@@ -350,6 +350,15 @@ def test_the_parts_of_a_loss_divide_to_it_and_so_do_their_gradients(kind: str, p
     torch.testing.assert_close(found, expected, rtol=2**-21, atol=2**-23 * float(expected.abs().max()))
 
 
+def test_a_sum_is_not_silenced_by_a_denominator_of_zero() -> None:
+    # No weight on the label, but smoothing puts some on the other class.
+    spec = SoftmaxCrossEntropy(class_weight=[1, 0], label_smoothing=0.1)
+    numerator, denominator = cwt.loss_parts(spec, torch.tensor([[1.0, 2]], dtype=torch.float64), torch.tensor([1]))
+    assert float(denominator) == 0
+    # The first class alone: 0.05 log(1 + e).
+    np.testing.assert_allclose(float(numerator), 0.05 * np.log1p(np.e), rtol=1e-14)
+
+
 def test_accumulated_micro_batches_are_the_whole_batch() -> None:
     z, y = batch("index")
     spec = SPECS["index"]
