@@ -28,6 +28,8 @@ from ..spec import SigmoidCrossEntropy
 class JaxArrays(ArrayFunctions):
     """The array functions of ``jax.numpy``, called where 64 bits are enabled."""
 
+    flushes = True
+
     def asarray(self, x: Any, like: Array, name: str) -> Array:
         try:
             return x if isinstance(x, jax.Array) else np.asarray(x)

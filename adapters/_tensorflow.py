@@ -33,7 +33,7 @@ def as_it_is(function: Function) -> Function:
 class TensorFlowArrays:
     """The array functions of `classweight._arrays.Arrays` on tensors."""
 
-    wide, int64 = tf.float64, tf.int64
+    wide, int64, flushes = tf.float64, tf.int64, True
     exp, expm1, log, log1p = map(staticmethod, (tf.math.exp, tf.math.expm1, tf.math.log, tf.math.log1p))
     ones_like, reshape, expand_dims = map(staticmethod, (tf.ones_like, tf.reshape, tf.expand_dims))
     astype, take, detach = map(staticmethod, (tf.cast, tf.gather, tf.stop_gradient))

@@ -29,7 +29,7 @@ HALF = (torch.float16, torch.bfloat16)
 class TorchArrays:
     """The array functions of `classweight._arrays.Arrays` on tensors."""
 
-    wide, int64 = torch.float64, torch.int64
+    wide, int64, flushes = torch.float64, torch.int64, False
     exp, expm1, log, log1p = torch.exp, torch.expm1, torch.log, torch.log1p
     equal, where, ones_like = torch.eq, torch.where, torch.ones_like
     reshape, expand_dims = torch.reshape, torch.unsqueeze

@@ -25,6 +25,8 @@ class Arrays(Protocol):
     wide: Any
     """The type of weights and sums: float64."""
     int64: Any
+    flushes: bool
+    """Whether numbers below the smallest normal one become 0."""
 
     def kind(self, x: Array) -> Kind:
         """Return "f" for floating, "i" for integer, "b" for bool, else "other"."""
@@ -87,6 +89,8 @@ _KINDS: dict[str, Kind] = {"float": "f", "bfloat16": "f", "int": "i", "uint": "i
 
 class ArrayFunctions:
     """The protocol over a namespace of the array API standard, or over a NumPy of before it."""
+
+    flushes = False
 
     def __init__(self, xp: Any) -> None:
         self.xp = xp
