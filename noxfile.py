@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import nox
@@ -15,12 +17,18 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 ELSEWHERE = ("tensorflow", "keras", "chainer")
 # What each framework's own functions gave, for `parity` to hold every adapter against.
 RECORDS = ROOT / ".nox" / "records"
-# Which session's environment a backend lives in.
+# Which session's environment a backend lives in, and whose own functions are recorded there.
 PARITY = {
-    "tests": ("numpy", "torch", "torch:composite"),
-    "tensorflow": ("tensorflow", "tensorflow:graph", "tensorflow:xla", "keras:tensorflow", "keras:torch", "keras:jax"),
-    "chainer": ("chainer", "chainer:composite"),
+    "tests": (("numpy", "torch", "torch:composite"), ("torch", "sklearn", "onnx")),
+    "tensorflow": (
+        ("tensorflow", "tensorflow:graph", "tensorflow:xla", "keras:tensorflow", "keras:torch", "keras:jax"),
+        ("tensorflow", "keras"),
+    ),
+    "chainer": (("chainer", "chainer:composite"), ("chainer",)),
 }
+KERAS_BACKENDS = ("tensorflow", "torch", "jax")
+# These compile for every shape anew, for longer than they compute.
+COMPILED = ("tensorflow:graph", "tensorflow:xla", "keras:jax")
 
 nox.options.default_venv_backend = "virtualenv"  # uv knows other variables than pip
 nox.options.reuse_venv = "yes"
@@ -50,9 +58,9 @@ def install(session: nox.Session, environment: str, extras: str, *requirements: 
     session.env["PYTHONSAFEPATH"] = "1"  # ./classweight lacks its adapters
 
 
-def files(*frameworks: str) -> list[str]:
+def files(*frameworks: str, folder: str = "**") -> list[str]:
     """Return the test files of these frameworks."""
-    return [str(path) for framework in frameworks for path in sorted(ROOT.glob(f"tests/**/test_{framework}.py"))]
+    return [str(path) for framework in frameworks for path in sorted(ROOT.glob(f"tests/{folder}/test_{framework}.py"))]
 
 
 def pytest(session: nox.Session, *arguments: str, **variables: str) -> None:
@@ -67,7 +75,8 @@ def package(session: nox.Session) -> None:
     session.install(*groups("package"))
     for folder in (DIST, RECORDS):
         shutil.rmtree(folder, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(DIST), silent=True)
+    # `nox --install-only` builds it too.
+    session.run_install("python", "-m", "build", "--outdir", str(DIST), silent=True)
     session.run("check-wheel-contents", str(DIST))
 
 
@@ -109,7 +118,7 @@ def tensorflow(session: nox.Session) -> None:
     # It asks for the distribution tensorflow, though tensorflow-cpu is the same module.
     session.install("--no-deps", "tf_keras")
     pytest(session, *files("tensorflow"), "--doctest-modules", "--pyargs", "classweight.adapters.tensorflow")
-    for backend in ("tensorflow", "torch", "jax"):
+    for backend in KERAS_BACKENDS:
         pytest(session, *files("keras"), KERAS_BACKEND=backend)
     # On NumPy, Keras has values and no training.
     pytest(session, "tests/conventions/test_keras.py", KERAS_BACKEND="numpy")
@@ -124,22 +133,26 @@ def chainer(session: nox.Session) -> None:
     session.run("python", "-m", "classweight", "conformance")
 
 
-@nox.session(requires=["tests", "tensorflow", "chainer"], venv_backend="none")
+@nox.session(venv_backend="none")
 def parity(session: nox.Session) -> None:
     """Run the suite on every backend at once; then give every adapter what each framework's own functions gave."""
-    backends = [
-        option
-        for environment, names in PARITY.items()
-        for name in names
-        for option in ("--backend", f"{name}@{ROOT / '.nox' / environment / 'bin' / 'python'}")
-    ]
-    python = str(ROOT / ".nox" / "tests" / "bin" / "python")
-    session.env["PYTHONSAFEPATH"] = "1"
+    session.run(sys.executable, "-m", "nox", "--install-only", "-s", *PARITY, silent=True)
+    session.env.update(PYTHONSAFEPATH="1", CLASSWEIGHT_RECORD=str(RECORDS))
+    pythons = {name: str(ROOT / ".nox" / name / "bin" / "python") for name in PARITY}
+    backends = {name: f"{name}@{pythons[home]}" for home, (names, _) in PARITY.items() for name in names}
+    python = pythons["tests"]
+
+    def options(names: Iterable[str]) -> list[str]:
+        return [option for name in names for option in ("--backend", backends[name])]
+
     report = str(ROOT / ".nox" / "parity.json")
-    session.run(
-        python, "-m", "classweight", "conformance", "--json", report, *backends, *session.posargs, external=True
-    )
-    # Compiling a graph for each of thousands of shapes would take hours, and the suite has shown that they agree.
-    quick = [name for name in backends[1::2] if not any(slow in name for slow in (":graph", ":xla", ":jax"))]
-    options = [option for name in quick for option in ("--backend", name)]
-    session.run(python, "tests/conventions/recording.py", str(RECORDS), *options, external=True)
+    suite = ("-m", "classweight", "conformance", "--timeout", "300", "--json", report)
+    session.run(python, *suite, *options(backends), *session.posargs)
+    for home, (_, frameworks) in PARITY.items():
+        for backend in KERAS_BACKENDS if "keras" in frameworks else ("",):
+            chosen = frameworks if backend in ("", KERAS_BACKENDS[0]) else ("keras",)
+            tests = files(*chosen, folder="conventions")
+            session.run(pythons[home], "-m", "pytest", "--quiet", *tests, env={"KERAS_BACKEND": backend})
+    replay = ("tests/conventions/recording.py", str(RECORDS))
+    session.run(python, *replay, *options(name for name in backends if name not in COMPILED))
+    session.run(python, *replay, "--every", "50", *options(COMPILED))

@@ -66,15 +66,15 @@ class SweepFigures:
 
 @dataclass(slots=True)
 class Differences:
-    """How many elements of the sweeps differ in their bits between backends."""
+    """How many elements differ in their bits from the first backend's: anywhere, and ``of`` each other backend.
+
+    Of these, ``flushed`` are numbers below the smallest normal one, to which a runtime prefers 0.
+    """
 
     elements: int = 0
     differing: int = 0
-
-    def add(self, counts: tuple[int, int]) -> None:
-        """Add one sweep's elements, and how many of them differ."""
-        self.elements += counts[0]
-        self.differing += counts[1]
+    flushed: int = 0
+    of: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -112,17 +112,53 @@ class Report:
             "exit_status": self.exit_status,
             "backends": [_backend_json(backend) for backend in self.backends],
             "differing_elements": {
-                precision: {"elements": d.elements, "differing": d.differing}
+                precision: {name: getattr(d, name) for name in Differences.__slots__}
                 for precision, d in self.differences.items()
             },
         }
 
     def to_text(self) -> str:
         """Return the tables, and below them what failed."""
-        parts = [text for backend in self.backends for text in _backend_text(backend)]
+        alone = len(self.backends) == 1
+        parts = [] if alone or not any(backend.outcomes for backend in self.backends) else [self._matrix()]
+        parts += [text for backend in self.backends for text in _backend_text(backend, table=alone)]
         if any(backend.sweeps for backend in self.backends):
             parts.append(_sweeps_text(self.backends, self.differences))
         return "\n\n".join(parts)
+
+    def _matrix(self) -> str:
+        """Return one table of all backends: the worst ULPs of a clause, or how many columns of cases failed."""
+        names = [backend.name.partition("@")[0].partition(":") for backend in self.backends]
+        head = [("", *COLUMNS, *(name for name, _, _ in names)), ("clause", "", "", "", *(v for _, _, v in names))]
+        figures = [{c: _clause_json(o) for c, o in _by_clause(backend.outcomes)} for backend in self.backends]
+        alls = [_clause_json(backend.outcomes) for backend in self.backends]
+        rows = []
+        for clause in dict.fromkeys(clause for each in figures for clause in each):
+            own = [each.get(clause) for each in figures]
+            most = [str(max(f[column]["cases"] for f in own if f) or "-") for column in COLUMNS]
+            rows.append((clause, *most, *map(_cell, own)))
+        blank = ("", "", "")
+        for column in COLUMNS:
+            rows.append((f"{column} passed", *blank, *("{passed}/{cases}".format(**each[column]) for each in alls)))
+        rows.append(("cases not run", *blank, *(str(each["not_run"] or "-") for each in alls)))
+        if exact := self.differences.get("exact"):
+            differing = [str(exact.of.get(backend.name, "-")) for backend in self.backends]
+            rows.append(("bits that differ", *blank, *differing))
+        versions = [", ".join(map(" ".join, backend.versions.items())) for backend in self.backends]
+        named = dict.fromkeys(f"{name}: {v}" for (name, _, _), v in zip(names, versions, strict=True))
+        caption = "the cases of each clause, and the worst ULP of loss and gradient where all passed"
+        return "\n".join([caption, _table([*head, *rows]), "", *named])
+
+
+def _cell(figures: dict[str, Any] | None) -> str:
+    if figures is None:
+        return "-"
+    failed = sum(figures[column]["cases"] - figures[column]["passed"] for column in COLUMNS)
+    return f"{failed} failed" if failed else _worst(figures) if figures["elements"] else "-"
+
+
+def _worst(figures: dict[str, Any]) -> str:
+    return " ".join(f"{float(figures['worst_ulp'][column]):.3g}" for column in COLUMNS[:2])
 
 
 def _backend_json(backend: BackendReport) -> dict[str, Any]:
@@ -172,9 +208,9 @@ def _clause_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def _backend_text(backend: BackendReport) -> Iterator[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in backend.versions.items())
-    if backend.outcomes:
+def _backend_text(backend: BackendReport, *, table: bool) -> Iterator[str]:
+    versions = ", ".join(map(" ".join, backend.versions.items()))
+    if table and backend.outcomes:
         rows: list[tuple[str, ...]] = [("clause", *COLUMNS, "worst ULP", "not rounded", "not run")]
         named = [*_by_clause(backend.outcomes), ("all", backend.outcomes)]
         rows += [_clause_row(clause, _clause_json(outcomes)) for clause, outcomes in named]
@@ -198,9 +234,8 @@ def _backend_text(backend: BackendReport) -> Iterator[str]:
 def _clause_row(clause: str, figures: dict[str, Any]) -> tuple[str, ...]:
     counts = (figures[column] for column in COLUMNS)
     passed = (f"{count['passed']}/{count['cases']}" if count["cases"] else "-" for count in counts)
-    worst = " ".join(f"{float(figures['worst_ulp'][column]):.3g}" for column in COLUMNS[:2])
     share = f"{figures['unrounded']}/{figures['elements']}" if figures["elements"] else "-"
-    return (clause, *passed, worst if figures["elements"] else "-", share, str(figures["not_run"] or ""))
+    return (clause, *passed, _worst(figures) if figures["elements"] else "-", share, str(figures["not_run"] or ""))
 
 
 def _sweeps_text(backends: Sequence[BackendReport], differences: dict[str, Differences]) -> str:
@@ -214,7 +249,8 @@ def _sweeps_text(backends: Sequence[BackendReport], differences: dict[str, Diffe
                 rows.append((f"{precision} {backend.name}", *(f"{n:,}" for n in numbers), *last))
     lines = [_table(rows)]
     for precision, d in differences.items():
-        lines.append(f"{precision}: {d.differing:,} of {d.elements:,} elements differ between backends")
+        flushed = f", {d.flushed:,} of them subnormal here and 0 there" if d.flushed else ""
+        lines.append(f"{precision}: {d.differing:,} of {d.elements:,} elements differ between backends{flushed}")
     return "\n".join(lines)
 
 

@@ -1,22 +1,31 @@
-"""A run: every case to every backend's worker, every reply to the judge, everything into one report."""
+"""A run: every case to every backend's worker, every reply to the judge, everything into one report.
+
+Workers are asked side by side, as many at once as there are cores.
+"""
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
-from typing import Any
+from threading import Lock
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from . import sweeps
 from .cases import Case, TypedArray
 from .client import Worker
+from .floats import FORMATS
 from .judge import equal, judge
 from .report import BackendReport, Differences, Outcome, Report, SweepFigures
 
 Progress = Callable[[str, int, int], None]
+Result: TypeAlias = tuple[TypedArray, TypedArray]
 
 
 class KnownFailures:
@@ -66,17 +75,32 @@ def run(
     """
     known, progress = known or KnownFailures(), progress or (lambda *_: None)
     report = Report()
-    with ExitStack() as stack:
-        workers = [stack.enter_context(Worker(name, framework=framework, timeout=timeout)) for name in backends]
+    with ExitStack() as stack, ThreadPoolExecutor(os.cpu_count()) as pool:
+        workers = [Worker(name, framework=framework, timeout=timeout) for name in backends]
         for worker in workers:
-            own = BackendReport(worker.name, dict(worker.hello["versions"]))
-            report.backends.append(own)
-            cases = cases_of(worker.hello)
-            for i, case in enumerate(cases):
-                progress(worker.name, i, len(cases))
-                own.outcomes.append(_outcome(worker.name, case, worker.ask(case.request()), known))
+            stack.callback(worker.stop)
+        list(pool.map(Worker.start, workers))
+        report.backends = [BackendReport(worker.name, dict(worker.hello["versions"])) for worker in workers]
+        suites = [cases_of(worker.hello) for worker in workers]
+        total, done, lock = sum(map(len, suites)), itertools.count(), Lock()
+
+        def suite(worker: Worker, own: BackendReport, cases: Sequence[Case]) -> dict[str, Result]:
+            results = {}
+            for case in cases:
+                with lock:
+                    progress("cases", next(done), total)
+                reply = worker.ask(case.request())
+                own.outcomes.append(_outcome(worker.name, case, reply, known))
+                if case.spec.get("precision") == "exact" and case.logits.dtype != "float64" and reply.get("gradient"):
+                    results[case.id] = _result(reply)
+            return results
+
+        found = list(pool.map(suite, workers, report.backends, suites))
+        if len(workers) > 1:
+            for case in dict.fromkeys(itertools.chain(*found)):
+                _differ(report, "exact", [results.get(case) for results in found])
         if elements:
-            _sweep(report, workers, elements, known, progress)
+            _sweep(report, workers, elements, known, progress, pool)
     progress("", 0, 0)
     return report
 
@@ -88,32 +112,60 @@ def _outcome(backend: str, case: Case, reply: Mapping[str, Any], known: KnownFai
     return Outcome(case.id, case.clause, case.tier, case.flags, verdicts, expected, reason)
 
 
-def _sweep(report: Report, workers: Sequence[Worker], elements: int, known: KnownFailures, progress: Progress) -> None:
+def _sweep(
+    report: Report, workers: Sequence[Worker], elements: int, known: KnownFailures, progress: Progress, pool: Executor
+) -> None:
     plan = list(sweeps.plan(elements))
     for i, sweep in enumerate(plan):
         progress("sweeps", i, len(plan))
         for case in sweeps.cases(sweep):
-            precision = case.spec["precision"]
-            request, results = case.request(), []
-            for worker, own in zip(workers, report.backends, strict=True):
+            precision, request = case.spec["precision"], case.request()
+
+            def one(
+                worker: Worker,
+                own: BackendReport,
+                case: Case = case,
+                precision: str = precision,
+                request: Mapping[str, Any] = request,
+            ) -> Result | None:
                 reply = worker.ask(request)
                 outcome = _outcome(worker.name, case, reply, known)
                 own.sweeps.setdefault(precision, SweepFigures()).add(outcome)
                 if outcome.status != "passed":
                     own.sweep_outcomes.append(outcome)
-                if reply.get("gradient"):
-                    results.append([TypedArray.from_json(reply[name]).values for name in ("loss", "gradient")])
-            if len(results) > 1 and len({tuple(map(np.shape, result)) for result in results}) == 1:
-                report.differences.setdefault(precision, Differences()).add(_differing(results))
+                return _result(reply) if reply.get("gradient") else None
+
+            results = list(pool.map(one, workers, report.backends))
+            if len(workers) > 1:
+                _differ(report, precision, results)
 
 
-def _differing(results: Sequence[Sequence[Any]]) -> tuple[int, int]:
-    """Return how many elements there are, and how many differ between any two backends."""
-    total = differing = 0
-    for arrays in zip(*results, strict=True):
-        same = np.logical_and.reduce([equal(arrays[0], other) for other in arrays[1:]])
-        total, differing = total + same.size, differing + int((~same).sum())
-    return total, differing
+def _result(reply: Mapping[str, Any]) -> Result:
+    loss, gradient = (TypedArray.from_json(reply[name]) for name in ("loss", "gradient"))
+    return loss, gradient
+
+
+def _differ(report: Report, precision: str, results: Sequence[Result | None]) -> None:
+    """Count the elements of each backend's result that differ from the first's."""
+    named = [(own.name, result) for own, result in zip(report.backends, results, strict=True) if result]
+    if len(named) < 2:
+        return
+    (_, first), *others = named
+    counts = report.differences.setdefault(precision, Differences())
+    for column, one in enumerate(first):
+        anywhere, flushed = np.zeros((2, *one.shape), np.bool_)
+        for name, result in others:
+            # Another shape is another result, of which the judge says more.
+            same_shape = result[column].shape == one.shape
+            other = result[column].values if same_shape else np.full(one.shape, np.inf)
+            differs = ~equal(one.values, other)
+            counts.of[name] = counts.of.get(name, 0) + int(differs.sum())
+            anywhere |= differs
+            low, high = np.sort(np.abs([one.values, other]), axis=0)
+            flushed |= differs & (low == 0) & (high < FORMATS[one.dtype].smallest_normal)
+        counts.elements += one.values.size
+        counts.differing += int(anywhere.sum())
+        counts.flushed += int(flushed.sum())
 
 
 def on_terminal(what: str, done: int, total: int) -> None:

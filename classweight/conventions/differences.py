@@ -205,6 +205,22 @@ _KERAS = (
         "weigh samples",
     ),
     Difference(
+        "keras-broadcast-weights",
+        "keras",
+        "any",
+        "sample weights of shape (T,) or (1, T) beside losses of shape (N, T)",
+        "weigh time steps",
+        "refused: a shape is a prefix of the positions', or (N, T) is given whole",
+    ),
+    Difference(
+        "keras-sparse-class-axis",
+        "keras",
+        "sparse_categorical_crossentropy, on the TensorFlow, JAX and NumPy backends",
+        "an axis that is not the last",
+        "refused",
+        "computed, as on the torch backend",
+    ),
+    Difference(
         "keras-smoothing-last-axis",
         "keras",
         "categorical_crossentropy, label_smoothing > 0",

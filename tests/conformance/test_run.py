@@ -190,15 +190,40 @@ def test_the_table_and_the_sweeps_of_two_backends(conformance: Conformance) -> N
     arguments = ("--clause", "sweeps", "--clause", "mask", "--elements", "8000")
     status, out, report = conformance("--backend", "numpy", "--backend", "torch", *arguments)
     assert status == 0, out
-    lines = out.splitlines()
-    assert lines[0].startswith("numpy (numpy ")
-    assert lines[1].split() == ["clause", "loss", "gradient", "errors", "worst", "ULP", "not", "rounded", "not", "run"]
-    assert lines[2].split()[:4] == ["mask", "28/28", "28/28", "2/2"]
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[1] == ["loss", "gradient", "errors", "numpy", "torch"]
+    mask = next(line for line in lines if line[:1] == ["mask"])
+    assert mask[:4] == ["mask", "28", "28", "2"] and len(mask) == 8
+    assert ["gradient", "passed", "28/28", "28/28"] in lines
+    assert ["bits", "that", "differ", "-", "0"] in lines
     sweeps = {backend["name"]: backend["sweeps"] for backend in report["backends"]}
     assert sweeps["numpy"]["exact"]["elements"] == sweeps["torch"]["exact"]["elements"] >= 8000
     assert sweeps["torch"]["native"]["wrong"] == 0
     assert report["differing_elements"]["exact"]["differing"] <= sweeps["numpy"]["exact"]["near_ties"]
-    assert any(line.startswith("exact: ") and line.endswith("elements differ between backends") for line in lines)
+    differing = report["differing_elements"]["exact"]
+    assert differing["of"] == {"torch": differing["differing"]}
+    assert f"exact: {differing['differing']} of {differing['elements']:,} elements differ between backends" in out
+
+
+def test_the_table_of_two_backends_shows_where_one_fails(conformance: Conformance) -> None:
+    arguments = ("--spec", "spec.json", "--case", "own-normal-*")
+    status, out, report = conformance("--backend", "toys:right", "--backend", "toys:wrong", *arguments)
+    assert status == 1
+    lines = [line.split() for line in out.splitlines()]
+    row = next(line for line in lines if line[:1] == ["own"])
+    assert row[-2:] == ["4", "failed"]
+    assert ["gradient", "passed", "4/4", "0/4"] in lines
+    # The signs of all gradients of the two float32 cases, in exact precision.
+    assert report["differing_elements"]["exact"]["differing"] > 0
+    assert ["bits", "that", "differ", "-", str(report["differing_elements"]["exact"]["differing"])] in lines
+
+
+def test_the_table_of_one_backend(conformance: Conformance) -> None:
+    _, out, _ = conformance("--backend", "numpy", "--clause", "mask")
+    lines = out.splitlines()
+    assert lines[0].startswith("numpy (numpy ")
+    assert lines[1].split() == ["clause", "loss", "gradient", "errors", "worst", "ULP", "not", "rounded", "not", "run"]
+    assert lines[2].split()[:4] == ["mask", "28/28", "28/28", "2/2"]
 
 
 def test_bfloat16_without_its_package_is_counted_and_not_passed(tmp_path: Path, conformance: Conformance) -> None:
@@ -267,5 +292,5 @@ def test_progress_is_shown_on_a_terminal_alone() -> None:
     ours, theirs = os.openpty()
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs, check=True)
     os.close(theirs)
-    assert b"numpy: 3 of 14" in os.read(ours, 65536)
+    assert b"cases: 3 of 14" in os.read(ours, 65536)
     os.close(ours)

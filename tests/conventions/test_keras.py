@@ -308,6 +308,26 @@ def time_step_weights() -> None:
     assert ours == pytest.approx((losses * weight[:, None]).mean(), rel=CLOSE)
 
 
+@shows("keras-broadcast-weights")
+def broadcast_weights() -> None:
+    z, labels, weight = np.stack([Z, Z, Z]), np.zeros((3, 2), np.int64), np.array([1.0, 3])
+    expected = -(rows()[:, 0] * weight).mean()
+    for shape in ((2,), (1, 2)):
+        got = of(SPARSE, labels, z, weight.reshape(shape), from_logits=True)[0]
+        assert got == pytest.approx(expected, rel=CLOSE)
+        with pytest.raises(ValueError, match=r"`sample_weight` must be a scalar or have a shape that is a prefix of"):
+            cwn.loss(pages.sparse_categorical_crossentropy(True), z, labels, weight.reshape(shape))
+
+
+@shows("keras-sparse-class-axis")
+def sparse_class_axis() -> None:
+    z, labels = np.array(Z).T[None], np.array([[0, 1]])
+    with pytest.raises(ValueError, match=r"axis|shape"):
+        of(SPARSE, labels, z, from_logits=True, axis=1)
+    ours = reference(pages.sparse_categorical_crossentropy(True, axis=1, reduction="none"), z, labels)[0]
+    assert ours == pytest.approx(-rows()[None, [0, 1], [0, 1]], rel=CLOSE)
+
+
 @shows("keras-smoothing-last-axis")
 def smoothing_last_axis() -> None:
     z, y = np.array(Z).T[None], np.array([[1.0, 0], [0, 1], [0, 0]])[None]
@@ -410,6 +430,7 @@ def invalid_targets() -> None:
 BACKENDS = {
     "keras-silent-labels": ("torch", "jax", "numpy"),
     "keras-trailing-axis": ("torch",),
+    "keras-sparse-class-axis": ("tensorflow", "jax", "numpy"),
     "keras-recovered-logits": ("tensorflow",),
     "keras-numpy-binary-clip": ("numpy",),
     "keras-dense-gradient": ("tensorflow",),
