@@ -24,3 +24,15 @@ def test_imbalanced_torch() -> None:
     assert torch != pytest.approx(keras, rel=0.05)
     assert printed["cwt.cross_entropy"] == pytest.approx(torch, rel=1e-5)
     assert printed["cwt.loss, Keras's convention"] == pytest.approx(keras, rel=1e-5)
+
+
+def test_counts_dask() -> None:
+    """Every label is counted once, a rarer class weighs as much more, and in all each class weighs the same."""
+    command = [sys.executable, "-W", "error", EXAMPLES / "counts_dask.py"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = [line.split() for line in run.stdout.splitlines()[1:]]
+    counts = [int(row[2]) for row in rows]
+    assert sum(counts) == 10_000_000
+    assert counts == sorted(counts, reverse=True)
+    assert [float(row[4]) for row in rows] == pytest.approx([counts[0] / count for count in counts], rel=5e-6)
+    assert {row[5] for row in rows} == {"0.250000"}
