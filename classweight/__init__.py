@@ -6,15 +6,28 @@ NumPy and no framework.
 """
 
 from . import conventions
+from .compare import compare
 from .conventions import DIFFERENCES
+from .counts import ClassCounts
 from .errors import TargetIndexError
+from .identify import identify
+from .sampling import correct_for_sampling, sample_weights, sampler_weights
 from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy, from_dict
+from .weights import ClassWeights, class_weights
 
 __all__ = [
     "DIFFERENCES",
+    "ClassCounts",
+    "ClassWeights",
     "SigmoidCrossEntropy",
     "SoftmaxCrossEntropy",
     "TargetIndexError",
+    "class_weights",
+    "compare",
     "conventions",
+    "correct_for_sampling",
     "from_dict",
+    "identify",
+    "sample_weights",
+    "sampler_weights",
 ]

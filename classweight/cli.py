@@ -1,4 +1,7 @@
-"""The command line: ``classweight conformance``. A subcommand's own modules are loaded when it is called."""
+"""The command line: ``classweight conformance``, ``compare``, ``identify``.
+
+A subcommand's own modules are loaded when it is called.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from . import _cli_answers
 from .spec import from_dict
 
 UNUSABLE = 2
@@ -20,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="classweight", description="Weighted cross-entropy, proven identical.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_conformance(commands)
+    _cli_answers.add(commands)
     options = parser.parse_args(arguments)
     return int(options.run(options))
 

@@ -59,11 +59,11 @@ def reference(
             z = np.moveaxis(z, axis, -1)
             hard = t.ndim < z.ndim
             t = t if hard else np.moveaxis(t, axis, -1)
-            a, weights, valid = _softmax_terms(spec, z, t, hard, sample_weight, class_weight, mask)
+            a, weights, valid = softmax_terms(spec, z, t, hard, sample_weight, class_weight, mask)
             rows, slopes = _softmax(spec, z, a, _eps(logits))
         else:
             axis = -1
-            pos, neg, weights, valid = _sigmoid_terms(spec, z, t, sample_weight, class_weight, mask)
+            pos, neg, weights, valid = sigmoid_terms(spec, z, t, sample_weight, class_weight, mask)
             rows, slopes = _sigmoid(spec, z, pos, neg, _eps(logits))
             if spec.average_outputs:
                 rows = rows.sum(-1)
@@ -88,7 +88,7 @@ def _spread(weight: Any, shape: tuple[int, ...], default: Any) -> Any:
     return np.broadcast_to(weight.reshape(weight.shape + (1,) * (len(shape) - weight.ndim)), shape)
 
 
-def _softmax_terms(
+def softmax_terms(
     spec: SoftmaxCrossEntropy, z: Float, t: Any, hard: bool, sample_weight: Any, class_weight: Any, mask: Any
 ) -> tuple[Float, Float, Any]:
     """Return a_ic, W_i s_i and v_i."""
@@ -146,7 +146,7 @@ def _softmax(spec: SoftmaxCrossEntropy, z: Float, a: Float, eps: float) -> tuple
     return rows, np.where(alive, slopes, 0.0)
 
 
-def _sigmoid_terms(
+def sigmoid_terms(
     spec: SigmoidCrossEntropy, z: Float, t: Any, sample_weight: Any, class_weight: Any, mask: Any
 ) -> tuple[Float, Float, Float, Any]:
     """Return pos_e, neg_e, and W s and v of each position."""
