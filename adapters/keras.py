@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import TargetIndexError, missing_framework, refuse
+from ..errors import missing_framework, refuse
 
 try:
     import keras
@@ -22,6 +22,7 @@ from keras.src.backend import get_keras_mask
 from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from ..conventions import keras as conventions
+from ..sampling import sample_weights
 from ..spec import Precision, SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 __all__ = [
@@ -317,8 +318,7 @@ def fit_sample_weight(
     Raises
     ------
     ValueError
-        Integers of which each row could be a one-hot vector, without ``one_hot``; a label below 0, or one that an array
-        of weights has no entry for (an IndexError too); weights that are negative or not finite, or do not fit.
+        What `classweight.sample_weights` refuses of its targets and weights.
 
     Examples
     --------
@@ -326,40 +326,17 @@ def fit_sample_weight(
     >>> cwk.fit_sample_weight([0, 2, 1], {2: 5.0}, [1, 0.5, 3])
     array([1. , 2.5, 3. ])
     """
-    labels = _labels(np.asarray(y), one_hot)
-    found, where = np.unique(labels, return_inverse=True)
-    if isinstance(class_weight, Mapping):
-        table = np.array([class_weight.get(int(label), 1.0) for label in found], np.float64)
-    else:
-        weights = np.asarray(class_weight, np.float64)
-        outside = found[(found < 0) | (found >= len(weights))]
-        if outside.size:
-            refuse("y", f"hold labels from 0 to {len(weights) - 1}", outside[0], error=TargetIndexError)
-        table = weights[found]
-    product = table[where].reshape(labels.shape)
-    if sample_weight is not None:
-        given = _without_trailing_ones(np.asarray(sample_weight, np.float64))
-        if given.shape != labels.shape[: given.ndim]:
-            expected = f"have a shape that is a prefix of {labels.shape}, the labels'"
-            refuse("sample_weight", expected, np.shape(sample_weight))
-        product = product * given.reshape(given.shape + (1,) * (labels.ndim - given.ndim))
-    if not ((product >= 0) & (product < np.inf)).all():
-        refuse("class_weight", "be finite and >= 0, as must sample_weight", "a product that is not")
-    return product
-
-
-def _labels(y: npt.NDArray[Any], one_hot: bool | None) -> npt.NDArray[np.int64]:
-    """Return the class of each position."""
+    y = np.asarray(y)
     if y.ndim > 1 and y.shape[-1] == 1:
-        y = y[..., 0]
-    elif y.ndim > 1:
-        if one_hot is None:
-            one_hot = y.dtype.kind == "f"
-            if not one_hot and y.size and np.isin(y, (0, 1)).all() and (y.sum(-1) == 1).all():
-                refuse("one_hot", "be given for integers that look like either", "None")
-        if one_hot:
-            return np.asarray(y.argmax(-1))
-    return np.asarray(np.rint(y), np.int64)  # a half is rounded to the even, as Keras does
+        y, one_hot = y[..., 0], False
+    elif y.ndim > 1 and one_hot is None and y.dtype.kind == "f":
+        one_hot = True
+    if y.dtype.kind == "f" and not one_hot:
+        y = np.rint(y).astype(np.int64)  # a half is rounded to the even, as Keras does
+    if sample_weight is not None:
+        sample_weight = _without_trailing_ones(sample_weight)
+    weights = sample_weights(y, class_weight, sample_weight, one_hot=one_hot, missing_class_weight=1.0)
+    return np.asarray(weights)
 
 
 def _array(x: Any) -> Any:

@@ -143,7 +143,10 @@ class Chainer(NumPy):
         loss = self.loss(spec, variable, targets, **arguments)
         above = self.chainer.Variable(np.ones_like(loss.array) if upstream is None else upstream)
         grad = self.chainer.grad
-        return loss, grad([loss], [variable], [above], enable_double_backprop=self.composite)[0]
+        gradient = grad([loss], [variable], [above], enable_double_backprop=self.composite)[0]
+        if gradient is None:
+            raise TypeError("the loss does not depend on the logits")
+        return loss, gradient
 
 
 class CuPy(NumPy):
@@ -193,7 +196,10 @@ class TensorFlow(NumPy):
             with self.tf.GradientTape() as tape:
                 tape.watch(logits)
                 loss = self.loss(spec, logits, targets, **{**arguments, **tensors})
-            return loss, tape.gradient(loss, logits, upstream)
+            gradient = tape.gradient(loss, logits, upstream)
+            if gradient is None:
+                raise TypeError("the loss does not depend on the logits")
+            return loss, self.tf.convert_to_tensor(gradient)  # of a gather they are slices
 
         if self.variant:
             self.loss(spec, logits, targets, **arguments)
@@ -319,13 +325,14 @@ def _framework_of(module: ModuleType, name: str) -> str:
 
 
 def _takes_sample_weight(function: Callable[..., Any]) -> bool:
+    """Whether there is a third argument, unless it is called ``weight``: PyTorch's word for class weights."""
     try:
-        inspect.signature(function).bind(None, None, None)
-    except TypeError:
+        # A module of PyTorch takes *args and hands them to its forward.
+        signature = inspect.signature(getattr(function, "forward", function))
+        third = list(signature.bind(None, None, None).arguments)[2:]
+    except (TypeError, ValueError):  # too few, or a builtin without a signature
         return False
-    except ValueError:  # a builtin without a signature
-        return True
-    return True
+    return third not in ([], ["weight"])
 
 
 def _versions(framework: str) -> dict[str, str]:

@@ -41,7 +41,7 @@ class TypedArray:
     def to_json(self) -> dict[str, Any]:
         """Return the array with hex floats, for a file."""
         flat = self.values.ravel().tolist()
-        data = [_hex(x) for x in flat] if self.dtype in FORMATS else flat
+        data = [to_hex(x) for x in flat] if self.dtype in FORMATS else flat
         return {"dtype": self.dtype, "shape": list(self.shape), "data": data}
 
     def to_wire(self) -> dict[str, Any]:
@@ -60,7 +60,8 @@ class TypedArray:
         return cls(dtype, np.array(data, np.bool_ if dtype == "bool" else np.int64).reshape(shape))
 
 
-def _hex(x: float) -> str:
+def to_hex(x: float) -> str:
+    """Return a hex float without trailing zeros."""
     digits, exponent, power = float(x).hex().partition("p")
     return digits.rstrip("0").rstrip(".") + exponent + power if "." in digits else digits + exponent + power
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from .worker import PROTOCOL
@@ -24,10 +25,17 @@ class BackendError(Exception):
 
 
 class Worker:
-    """One backend in a process of its own: ``name`` or ``name@/path/to/python``."""
+    """One backend in a process of its own: ``name`` or ``name@/path/to/python``.
 
-    def __init__(self, backend: str, *, framework: str | None = None, timeout: float = 60.0) -> None:
+    ``path`` is where it looks for modules first, beside its own environment.
+    """
+
+    def __init__(
+        self, backend: str, *, framework: str | None = None, timeout: float = 60.0, path: Sequence[str] = ()
+    ) -> None:
         self.name, self.framework, self.timeout = backend, framework, timeout
+        paths = os.pathsep.join(filter(None, [*path, os.environ.get("PYTHONPATH")]))
+        self.environment = {**os.environ, **({"PYTHONPATH": paths} if paths else {})}
         name, _, interpreter = backend.partition("@")
         self.command = [interpreter or sys.executable, "-P", "-m", f"{__package__}.worker", "--backend", name]
         if framework:
@@ -55,7 +63,12 @@ class Worker:
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         try:
             self._process = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, encoding="utf-8"
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                encoding="utf-8",
+                env=self.environment,
             )
         except OSError as cause:
             self.stop()

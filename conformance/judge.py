@@ -91,19 +91,21 @@ def judge(case: Case, reply: Mapping[str, Any]) -> list[Verdict]:
     """Return the verdicts on a worker's reply; a reply that gives up says so in each column that the case has."""
     columns = ("errors",) if case.error else ("loss", "gradient")
     if "crash" in reply:
-        return [Verdict(column, (f"{column}: {reply['crash']} {_context(case)}",)) for column in columns]
+        return [Verdict(column, (f"{column}: {reply['crash']} {context(case)}",)) for column in columns]
     if case.error:
         return [_judge_error(case, reply)]
     if "error" in reply:
         error = reply["error"]
         text = f"is {error['type'][0]}: {error['message']}, but should be numbers"
-        return [Verdict(column, (f"{column} {text} {_context(case)}",)) for column in columns]
+        return [Verdict(column, (f"{column} {text} {context(case)}",)) for column in columns]
     verdicts = []
     for column, budget in zip(columns, case.budget, strict=True):
         truth = case.loss if column == "loss" else case.gradient
         if truth is not None and reply.get(column) is not None:
             result = TypedArray.from_json(reply[column])
             verdicts.append(_judge_numbers(case, column, result, truth, budget))
+        elif column == "loss":
+            verdicts.append(Verdict(column, (f"loss is None, but should be numbers {context(case)}",)))
     return verdicts
 
 
@@ -112,12 +114,12 @@ def _judge_error(case: Case, reply: Mapping[str, Any]) -> Verdict:
     assert expected is not None
     if "error" not in reply:
         loss = reply["loss"] and TypedArray.from_json(reply["loss"]).values.tolist()
-        return Verdict("errors", (f"loss is {loss}, but should be {_named(expected)} {_context(case)}",))
+        return Verdict("errors", (f"loss is {loss}, but should be {_named(expected)} {context(case)}",))
     types, message = reply["error"]["type"], reply["error"]["message"]
     missing = [part for part in expected.contains if part not in message]
     if expected.type in types and not missing:
         return Verdict("errors")
-    return Verdict("errors", (f"error is {types[0]}: {message!r}, but should be {_named(expected)} {_context(case)}",))
+    return Verdict("errors", (f"error is {types[0]}: {message!r}, but should be {_named(expected)} {context(case)}",))
 
 
 def _named(expected: Any) -> str:
@@ -129,13 +131,13 @@ def _named(expected: Any) -> str:
 def _judge_numbers(case: Case, column: str, result: TypedArray, truth: Exact, budget: float) -> Verdict:
     dtype, shape = case.logits.dtype, truth.hi.shape
     if result.dtype != dtype:
-        return Verdict(column, (f"{column}'s dtype is {result.dtype}, but should be {dtype} {_context(case)}",))
+        return Verdict(column, (f"{column}'s dtype is {result.dtype}, but should be {dtype} {context(case)}",))
     if result.shape != shape:
-        return Verdict(column, (f"{column}'s shape is {result.shape}, but should be {shape} {_context(case)}",))
+        return Verdict(column, (f"{column}'s shape is {result.shape}, but should be {shape} {context(case)}",))
     found = compare(result.values, truth, dtype, case.rule, budget)
     return Verdict(
         column,
-        describe(column, result.values, found, budget, _context(case)),
+        describe(column, result.values, found, budget, context(case)),
         found.worst,
         result.values.size,
         int(found.wrong.sum()),
@@ -150,7 +152,7 @@ def equal(a: Float, b: Float) -> npt.NDArray[np.bool_]:
     return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)))
 
 
-def describe(column: str, result: Float, found: Comparison, budget: float, context: str) -> tuple[str, ...]:
+def describe(column: str, result: Float, found: Comparison, budget: float, call: str) -> tuple[str, ...]:
     """Return a sentence for each of the first wrong entries."""
     wrong = np.argwhere(found.wrong)
     failures = []
@@ -158,13 +160,14 @@ def describe(column: str, result: Float, found: Comparison, budget: float, conte
         where = f"{column}[{', '.join(map(str, index))}]" if index else column
         distance = found.distance[index]
         away = f" ({distance:.3g} ULP away; {budget:g} allowed)" if np.isfinite(distance) else ""
-        failures.append(f"{where} is {result[index]!s}, but should be {found.rounded[index]!s}{away} {context}")
+        failures.append(f"{where} is {result[index]!s}, but should be {found.rounded[index]!s}{away} {call}")
     if len(wrong) > NAMED:
-        failures.append(f"{column}: {len(wrong) - NAMED} more of {result.size} {context}")
+        failures.append(f"{column}: {len(wrong) - NAMED} more of {result.size} {call}")
     return tuple(failures)
 
 
-def _context(case: Case) -> str:
+def context(case: Case) -> str:
+    """Return the call that a sentence is about, in brackets."""
     spec = {name: value for name, value in case.spec.items() if name not in ("loss", "version")}
     fields = ", ".join(f"{name}={_short(value)}" for name, value in spec.items())
     flags = f" {'+'.join(case.flags)}" if case.flags else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,17 +12,36 @@ from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from classweight.errors import refuse
 
 from .cases import Case, ExpectedError, TypedArray, brief
+from .floats import FORMATS
 
 Targets = Literal["index", "distribution"]
 Spec = SoftmaxCrossEntropy | SigmoidCrossEntropy
+Batches = dict[str, tuple[Any, Any, tuple[str, ...]]]
 DTYPES = ("float32", "float64")
 ROWS = 6
+FLAGS = {
+    "wide": ("ConfidentTarget",),
+    "confident": ("ConfidentTarget",),
+    "offset": ("CommonOffset",),
+    "minus-inf": ("InfiniteLogit", "ZeroCoefficientTimesInf"),
+    "one-row": ("BatchOfOne",),
+    "empty": ("EmptyBatch",),
+    "all-ignored": ("AllIgnored",),
+    "ignored-nan": ("IgnoredNaN",),
+}
 
 
 def cases_for(
-    spec: Spec, *, targets: Targets = "index", sample_weight: bool = True, upstream: bool = True
+    spec: Spec,
+    *,
+    targets: Targets = "index",
+    sample_weight: bool = True,
+    upstream: bool = True,
+    num_classes: int | None = None,
+    positions: Sequence[int] = (),
+    dtypes: Sequence[str] = DTYPES,
 ) -> list[Case]:
-    """Return cases of this spec, in float32 and float64.
+    """Return cases of this spec: random batches, and those that real losses have got wrong.
 
     Parameters
     ----------
@@ -31,23 +50,32 @@ def cases_for(
         What a softmax loss takes.
     sample_weight, upstream : bool
         Whether the loss takes sample weights, and whether an upstream gradient can be handed to it.
+    num_classes : int, optional
+        The length of the class axis. Default: what the spec's class weights say, else 5, or 3 outputs.
+    positions : sequence of int
+        Lengths of the axes beside the batch and the classes, such as (4, 4) for maps of labels.
+    dtypes : sequence of str
+        Types of the logits: "float16", "bfloat16", "float32", "float64".
 
     Raises
     ------
     ImportError
         mpmath is missing.
     ValueError
-        Distributions for a spec with an ``ignore_index``.
+        Distributions for a spec with an ``ignore_index``, or an unknown type.
     """
     if targets == "distribution" and getattr(spec, "ignore_index", None) is not None:
         refuse("targets", "be 'index' for a spec with an ignore_index", repr(targets))
-    return [case for dtype in DTYPES for case in _cases(spec, dtype, targets, sample_weight, upstream)]
+    for dtype in dtypes:
+        if dtype not in FORMATS:
+            refuse("dtypes", f"be among {', '.join(FORMATS)}", repr(dtype))
+    batches = _batches(spec, targets, num_classes or _num_classes(spec), tuple(positions))
+    return [case for dtype in dtypes for case in _cases(spec, dtype, batches, sample_weight, upstream)]
 
 
-def _cases(spec: Spec, dtype: str, targets: Targets, sample_weight: bool, upstream: bool) -> Iterator[Case]:
-    softmax = isinstance(spec, SoftmaxCrossEntropy)
-    for name, (z, t, flags) in _batches(spec, targets).items():
-        logits, labels = _call(spec, z, t, dtype)
+def _cases(spec: Spec, dtype: str, batches: Batches, sample_weight: bool, upstream: bool) -> Iterator[Case]:
+    for name, (z, t, flags) in batches.items():
+        logits, labels = _typed(spec, z, t, dtype)
         rng, shape = _generator(name), _positions(spec, logits.shape) if spec.reduction == "none" else ()
         up = TypedArray.of(rng.uniform(-2, 2, shape), dtype) if upstream else None
         yield _case(f"own-{name}-{dtype}", spec, logits, labels, {}, up, flags)
@@ -55,52 +83,53 @@ def _cases(spec: Spec, dtype: str, targets: Targets, sample_weight: bool, upstre
             s = np.where(np.arange(len(z)) % 3 == 1, 0, rng.uniform(0.1, 2, len(z)))
             weights = {"sample_weight": TypedArray.of(s, "float32")}
             yield _case(f"own-{name}-sample-weight-{dtype}", spec, logits, labels, weights, up, flags)
-        if name == "normal" and softmax and targets == "index":
-            outside = TypedArray.of(np.where(labels.values == labels.values[0], z.shape[-1], labels.values), "int64")
-            error = ExpectedError("Exception", ())
-            yield Case(
-                f"own-index-of-C-{dtype}", "own", brief(spec), logits, outside, flags=("WrappedIndex",), error=error
-            )
+        if name == "normal" and labels.dtype == "int64":
+            assert isinstance(spec, SoftmaxCrossEntropy)
+            for ending, index in {"of-C": z.shape[-1], "below-0": -1}.items():
+                if index != spec.ignore_index:
+                    outside = TypedArray("int64", np.where(labels.values == t.flat[0], index, labels.values))
+                    yield Case(
+                        f"own-index-{ending}-{dtype}",
+                        "own",
+                        brief(spec),
+                        logits,
+                        outside,
+                        flags=("WrappedIndex",),
+                        error=ExpectedError("Exception", ()),
+                    )
 
 
 def _generator(name: str) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(name.encode()))
 
 
-def _batches(spec: Spec, targets: Targets) -> dict[str, tuple[Any, Any, tuple[str, ...]]]:
+def _batches(spec: Spec, targets: Targets, c: int, positions: tuple[int, ...]) -> Batches:
     """Return logits, targets and flags by name, the classes on the last axis."""
     softmax = isinstance(spec, SoftmaxCrossEntropy)
-    c = _num_classes(spec)
-    kinds = {"normal": 2.0, "wide": 12.0, "confident": 1.0, "offset": 1.0, "one-row": 2.0, "empty": 1.0}
-    flags = {
-        "confident": ("ConfidentTarget",),
-        "offset": ("CommonOffset",),
-        "one-row": ("BatchOfOne",),
-        "empty": ("EmptyBatch",),
-        "all-ignored": ("AllIgnored",),
-        "ignored-nan": ("IgnoredNaN",),
-    }
     ignored = spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label
+    kinds = {"normal": 2.0, "wide": 12.0, "confident": 1.0, "one-row": 2.0, "empty": 1.0}
+    if spec.inputs == "logits":
+        kinds |= {"offset": 1.0} if softmax else {}
+        # A smoothed target has a share of every class: its loss is infinite, whatever else is right.
+        kinds |= {} if spec.label_smoothing else {"minus-inf": 0.5}
     if ignored is not None:
-        kinds |= {"all-ignored": 1.0, "ignored-nan": 1.0}
-    if spec.inputs != "logits":
-        kinds = {name: sigma for name, sigma in kinds.items() if name not in ("offset", "ignored-nan")}
-    elif not softmax:
-        del kinds["offset"]
-    batches: dict[str, tuple[Any, Any, tuple[str, ...]]] = {}
+        kinds |= {"all-ignored": 1.0} | ({"ignored-nan": 1.0} if spec.inputs == "logits" else {})
+    batches: Batches = {}
     for name, sigma in kinds.items():
         rng = _generator(name)
         n = {"one-row": 1, "empty": 0}.get(name, ROWS)
-        z, y = rng.normal(0, sigma, (n, c)), rng.integers(0, c, n)
-        on_target = y[:, None] == np.arange(c)
+        z, y = rng.normal(0, sigma, (n, *positions, c)), rng.integers(0, c, (n, *positions))
+        on_target = y[..., None] == np.arange(c)
         if name == "confident":
-            gap = rng.uniform(10, 40, (n, c if not softmax else 1))
+            gap = rng.uniform(10, 40, (n, *positions, 1 if softmax else c))
             z = np.where(on_target, gap + z, z if softmax else z - gap)
         elif name == "offset":
             z = z + 4096
+        elif name == "minus-inf":
+            z = np.where(~on_target & (rng.random(z.shape) < 0.3), -np.inf, z)
         t: Any = y if softmax else on_target.astype(np.float64)
         if softmax and targets == "distribution":
-            t = rng.random((n, c))
+            t = np.where(np.isfinite(z), rng.random(z.shape), 0)
             t = t / t.sum(-1, keepdims=True)
         if ignored is not None and n > 1:
             t[1:2] = ignored
@@ -108,7 +137,7 @@ def _batches(spec: Spec, targets: Targets) -> dict[str, tuple[Any, Any, tuple[st
                 t[:] = ignored
             if name == "ignored-nan":
                 z[1:2] = np.nan
-        batches[name] = (_inputs(spec, z), t, flags.get(name, ()))
+        batches[name] = (_inputs(spec, z), t, FLAGS.get(name, ()))
     return batches
 
 
@@ -132,19 +161,15 @@ def _inputs(spec: Spec, z: Any) -> Any:
     return np.log(p) if spec.inputs == "log_probs" else p
 
 
-def _call(spec: Spec, z: Any, t: Any, dtype: str) -> tuple[TypedArray, TypedArray]:
+def _typed(spec: Spec, z: Any, t: Any, dtype: str) -> tuple[TypedArray, TypedArray]:
     """Return logits and targets with the classes where the spec wants them."""
+    kind = "int64" if t.dtype.kind == "i" else dtype
     if isinstance(spec, SoftmaxCrossEntropy):
-        ndim = spec.axis + 1 if spec.axis >= 0 else -spec.axis
-        extra = (1,) * (ndim - 2)
-        z = np.moveaxis(z.reshape(len(z), *extra, z.shape[-1]), -1, spec.axis)
-        distribution = np.ndim(t) == 2
-        t = (
-            np.moveaxis(t.reshape(len(t), *extra, t.shape[-1]), -1, spec.axis)
-            if distribution
-            else t.reshape(len(t), *extra)
-        )
-    kind = "int64" if np.asarray(t).dtype.kind == "i" else dtype
+        missing = (spec.axis + 1 if spec.axis >= 0 else -spec.axis) - z.ndim
+        soft = t.ndim == z.ndim
+        z, t = (x.reshape(len(x), *(1,) * missing, *x.shape[1:]) for x in (z, t))
+        z = np.moveaxis(z, -1, spec.axis)
+        t = np.moveaxis(t, -1, spec.axis) if soft else t
     return TypedArray.of(z, dtype), TypedArray.of(t, kind)
 
 

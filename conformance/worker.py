@@ -31,12 +31,12 @@ def answer(backend: Backend, request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         spec = from_dict(request["spec"])
         loss, gradient = backend.glue.run(spec, logits, targets, arguments, upstream)
+        return {**reply, "loss": _encode(backend, loss), "gradient": _encode(backend, gradient)}
     except NotRun as reason:
         return {**reply, "not_run": str(reason)}
     except Exception as error:
         types = [kind.__name__ for kind in type(error).__mro__[:-2]]
         return {**reply, "error": {"type": types, "message": str(error)}}
-    return {**reply, "loss": _encode(backend, loss), "gradient": _encode(backend, gradient)}
 
 
 def _decode(backend: Backend, value: Any) -> Any:

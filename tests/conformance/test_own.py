@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 import classweight.adapters.numpy as cwn
 import classweight.adapters.torch as cwt
-from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
+from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy, conventions
 from classweight.conformance import assert_conforms
 from classweight.conformance.own import cases_for
 
@@ -36,18 +37,23 @@ def test_the_adapters_conform_to_any_spec(name: str) -> None:
         assert_conforms(lambda z, t: cwt.loss(spec, z, t), spec, framework="torch", targets="distribution")
 
 
-def native(logits: Any, targets: Any) -> Any:
-    return torch.nn.functional.cross_entropy(logits, targets)
-
-
 def test_torchs_own_loss_fails_where_the_prediction_is_confident() -> None:
     spec = SoftmaxCrossEntropy(ignore_index=-100, zero_denominator="nan")
     with pytest.raises(AssertionError) as caught:
-        assert_conforms(native, spec, framework="torch")
+        assert_conforms(torch.nn.functional.cross_entropy, spec, framework="torch")
     text = str(caught.value)
-    assert text.startswith("native is not SoftmaxCrossEntropy(ignore_index=-100, zero_denominator='nan'):\n")
-    assert re.search(r"gradient\[\d, \d\] is -?0\.0, but should be .*ConfidentTarget\]", text)
-    assert_conforms(native, spec, framework="torch", known=["own-confident-*", "own-ignored-nan-*", "own-wide-float*"])
+    assert re.match(
+        r"cross_entropy is not SoftmaxCrossEntropy\(ignore_index=-100, zero_denominator='nan'\): 6 of \d+ cases fail, "
+        r"the first of them own-wide-float32:\n"
+        r"gradient\[\d, \d\] is \S+, but should be \S+ \(\S+ ULP away; \d+ allowed\)\n",
+        text,
+    )
+    assert re.search(r"^  logits        float32 \(6, 5\)\n +\[\[", text, re.M)
+    assert re.search(r"^  ConfidentTarget: The target's logit leads", text, re.M)
+    assert re.search(r"^also own-confident-float32, own-ignored-nan-float32, ", text, re.M)
+    known = ["own-confident-*", "own-ignored-nan-*", "own-wide-float*"]
+    assert_conforms(torch.nn.functional.cross_entropy, spec, framework="torch", known=known)
+    assert_conforms(torch.nn.CrossEntropyLoss(), spec, framework="torch", known=known)
 
 
 def test_a_known_failure_that_passes_is_said() -> None:
@@ -78,4 +84,69 @@ def test_distributions_have_no_ignored_index() -> None:
 
 def test_an_unknown_framework_is_refused() -> None:
     with pytest.raises(ValueError, match="`framework` must be one of numpy, torch"):
-        assert_conforms(native, SPECS["plain"], "mxnet")
+        assert_conforms(torch.nn.functional.cross_entropy, SPECS["plain"], "mxnet")
+
+
+def test_maps_of_labels_tell_the_batch_from_its_positions() -> None:
+    spec = SoftmaxCrossEntropy(reduction="mean_over_batch", ignore_index=-1)
+    per_pixel = SoftmaxCrossEntropy(reduction="mean_over_valid", ignore_index=-1)
+    assert_conforms(lambda z, t, s=None: cwt.loss(spec, z, t, s), spec, "torch", positions=(2, 3))
+    with pytest.raises(AssertionError, match=r"logits        float32 \(6, 5, 2, 3\)"):
+        assert_conforms(lambda z, t: cwt.loss(per_pixel, z, t), spec, "torch", positions=(2, 3), known=["own-empty-*"])
+
+
+def test_half_types_are_judged_where_they_are_asked_for() -> None:
+    spec = SoftmaxCrossEntropy(class_weight=[1, 2, 5], precision="exact")
+    dtypes = ("float16", "bfloat16")
+    assert_conforms(lambda z, t, s=None: cwt.loss(spec, z, t, s), spec, "torch", dtypes=dtypes)
+    with pytest.raises(AssertionError, match=r"loss's dtype is float32, but should be float16"):
+        assert_conforms(lambda z, t, s=None: cwt.loss(spec, z.float(), t, s), spec, "torch", dtypes=dtypes)
+    with pytest.raises(ValueError, match="`dtypes` must be among float16, bfloat16, float32, float64; got 'float8'"):
+        cases_for(spec, dtypes=("float8",))
+
+
+def test_a_wrapped_index_and_a_nan_from_a_hidden_class_are_noticed() -> None:
+    def wrapping(logits: Any, targets: Any) -> Any:
+        return cwt.loss(SPECS["plain"], logits, targets % logits.shape[1])
+
+    with pytest.raises(AssertionError, match=r"own-index-of-C-float32:\nloss is [\d.]+, but should be an error"):
+        assert_conforms(wrapping, SPECS["plain"], "torch")
+
+    def dense(logits: Any, targets: Any) -> Any:
+        return -(torch.nn.functional.one_hot(targets, logits.shape[1]) * logits.log_softmax(1)).sum(1).mean()
+
+    with pytest.raises(AssertionError, match=r"own-minus-inf-float32:\nloss is nan, but should be [\d.]+\n"):
+        assert_conforms(dense, SPECS["plain"], "torch", known=["own-wide-*", "own-confident-*", "own-empty-*"])
+
+
+def test_an_ignored_index_of_c_is_no_error() -> None:
+    ids = [case.id for case in cases_for(SoftmaxCrossEntropy(ignore_index=5), dtypes=("float32",)) if case.error]
+    assert ids == ["own-index-below-0-float32"]
+
+
+def test_a_loss_that_returns_nothing_or_depends_on_nothing_is_noticed() -> None:
+    with pytest.raises(AssertionError, match="loss is None, but should be numbers"):
+        assert_conforms(lambda z, t: None, SPECS["plain"], "numpy")
+    with pytest.raises(AssertionError, match=r"loss is RuntimeError: .* does not require grad"):
+        assert_conforms(lambda z, t: torch.ones(()), SPECS["plain"], "torch")
+
+
+def test_what_a_wrong_loss_looks_like_is_named() -> None:
+    """A spec of Keras, computed as PyTorch does; and smoothing that was forgotten."""
+    keras = conventions.keras.sparse_categorical_crossentropy(from_logits=True, class_weight=[1, 2, 5])
+    with pytest.raises(AssertionError) as caught:
+        assert_conforms(lambda z, t: cwt.cross_entropy(z, t, torch.tensor([1, 2, 5.0]).to(z)), keras, "torch")
+    assert re.search(r"^what it looks like\n  .* / sum_i w\[y\], as in torch\.cross_entropy\(", str(caught.value), re.M)
+    spec = SPECS["smoothed"]
+    mean, plain = (dataclasses.replace(spec, reduction="mean_over_weights", label_smoothing=e) for e in (0.1, 0))
+    with pytest.raises(AssertionError, match="what it looks like\n  label smoothing not applied"):
+        assert_conforms(lambda z, t: cwt.loss(plain, z, t), mean, "torch")
+
+
+def test_a_badly_rounded_loss_looks_like_itself() -> None:
+    def naive(logits: Any, targets: Any) -> Any:
+        return torch.nn.functional.cross_entropy(logits, targets) * (1 + 1e-5)
+
+    with pytest.raises(AssertionError) as caught:
+        assert_conforms(naive, SPECS["plain"], "torch")
+    assert "looks like" not in str(caught.value)
