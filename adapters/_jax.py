@@ -54,6 +54,11 @@ class JaxArrays(ArrayFunctions):
     def pick(self, x: Array, index: Array, axis: int) -> Array:
         return self.sum(self.where(self.positions(x.shape[axis], axis, x) == index, x, 0.0), axis)
 
+    def sum(self, x: Array, axis: int | None = None) -> Array:
+        # Equal terms, added up one after another in their own type, all round to the same side.
+        wide = self.wide if x.dtype == self.float32 else None
+        return jnp.sum(x, axis=axis, keepdims=axis is not None, dtype=wide).astype(x.dtype)
+
     def detach(self, x: Array) -> Array:
         return jax.lax.stop_gradient(x)
 

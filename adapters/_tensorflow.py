@@ -1,123 +1,23 @@
-"""TensorFlow underneath: the array functions, and the composite loss that every mode of TensorFlow differentiates."""
+"""TensorFlow underneath: calls checked, eagerly and in graphs; the fused loss, and the composite for the rest."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
+from ._tensorflow_arrays import as_it_is, cast, tensor, xp  # isort: skip  (first: it words a missing TensorFlow)
 
-from ..errors import missing_framework, refuse
-
-try:
-    import tensorflow as tf
-except ImportError as cause:
-    missing_framework("tensorflow", "tensorflow", cause)
+import tensorflow as tf
 
 from .. import composite
-from .._arrays import Array, Kind, class_shape, wide_weights
+from .._arrays import Array
 from ..call import Call, prepare
-from ..lowering import lower, reduce, undivided
+from ..lowering import INF, SoftmaxCoefficients, lower, reduce, undivided
+from ..spec import SoftmaxCrossEntropy
+from . import _tensorflow_eager as eager
+from . import _tensorflow_fused as fused
 
-HALF = (tf.float16, tf.bfloat16)
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def as_it_is(function: Function) -> Function:
-    """Keep AutoGraph's hands off: nothing here branches on a tensor."""
-    return tf.autograph.experimental.do_not_convert(function)  # type: ignore[no-any-return]
-
-
-class TensorFlowArrays:
-    """The array functions of `classweight._arrays.Arrays` on tensors."""
-
-    wide, int64, flushes = tf.float64, tf.int64, True
-    exp, expm1, log, log1p = map(staticmethod, (tf.math.exp, tf.math.expm1, tf.math.log, tf.math.log1p))
-    ones_like, reshape, expand_dims = map(staticmethod, (tf.ones_like, tf.reshape, tf.expand_dims))
-    astype, take, detach = map(staticmethod, (tf.cast, tf.gather, tf.stop_gradient))
-
-    def kind(self, x: Array) -> Kind:
-        if x.dtype.is_floating:
-            return "f"
-        return "i" if x.dtype.is_integer else "b" if x.dtype.is_bool else "other"
-
-    def asarray(self, x: Any, like: Array, name: str) -> Array:
-        if not tf.is_tensor(x):  # a list of floats is float64, not the float32 that TensorFlow makes of it
-            try:
-                x = np.asarray(x)
-            except (TypeError, ValueError):
-                refuse(name, "be a tensor or numbers in a regular shape", repr(x), error=TypeError)
-        return tensor(x, name)
-
-    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
-        return np.asarray((tf.cast(x, tf.float64) if x.dtype.is_floating else x).numpy())
-
-    def shape(self, x: Array) -> tuple[Any, ...]:
-        static = self.static_shape(x)
-        if None not in static:
-            return static
-        dynamic = tf.shape(x, out_type=tf.int64)
-        return tuple(dynamic[i] if n is None else n for i, n in enumerate(static))
-
-    def static_shape(self, x: Array) -> tuple[int | None, ...]:
-        return tuple(x.shape)
-
-    def weights(self, spec: Any, num_classes: int, like: Array) -> Any:
-        values = _weights(spec, num_classes)
-        return tuple(map(tf.constant, values)) if isinstance(values, tuple) else tf.constant(values)
-
-    def ones(self, shape: tuple[Any, ...], like: Array) -> Array:
-        return tf.ones(shape, self.wide)
-
-    def equal(self, x: Array, y: Any) -> Array:
-        return tf.equal(x, y if tf.is_tensor(y) else tf.constant(y, x.dtype))
-
-    def where(self, condition: Array, x: Any, y: Any) -> Array:
-        if not tf.is_tensor(x):
-            x = tf.constant(x, y.dtype)
-        elif not tf.is_tensor(y):
-            y = tf.constant(y, x.dtype)
-        return tf.where(condition, x, y)
-
-    def sum(self, x: Array, axis: int | None = None) -> Array:
-        return tf.reduce_sum(x, axis, keepdims=axis is not None)
-
-    def any(self, x: Array, axis: int) -> Array:
-        return tf.reduce_any(x, axis, keepdims=True)
-
-    def argmax(self, x: Array, axis: int) -> Array:
-        return tf.expand_dims(tf.argmax(x, axis), axis)
-
-    def positions(self, n: int, axis: int, like: Array) -> Array:
-        return tf.reshape(tf.range(n, dtype=tf.int64), class_shape(n, axis, len(like.shape)))
-
-    def pick(self, x: Array, index: Array, axis: int) -> Array:
-        # A sum with one term, not a gather along an axis: that one transposes, and its gradient scatters.
-        return self.sum(self.where(self.equal(self.positions(x.shape[axis], axis, x), index), x, 0.0), axis)
-
-    def eps(self, x: Array) -> float:
-        return 2.0**-7 if x.dtype == tf.bfloat16 else float(np.finfo(x.dtype.as_numpy_dtype).eps)
-
-
-xp = TensorFlowArrays()
-
-
-def tensor(x: Any, name: str) -> Array:
-    """Return a native call's argument as a tensor of known rank."""
-    try:
-        x = tf.convert_to_tensor(x)
-    except (TypeError, ValueError):
-        refuse(name, "be a dense tensor or numbers in a regular shape", type(x).__name__, error=TypeError)
-    if x.shape.rank is None:
-        refuse(name, "have a number of axes that is known in advance", "an unknown shape")
-    return x
-
-
-@lru_cache(maxsize=64)
-def _weights(spec: Any, num_classes: int) -> Any:
-    return wide_weights(spec, num_classes, lambda values: np.asarray(values, np.float64))
+__all__ = ["as_it_is", "loss", "loss_parts", "make_call", "tensor"]
 
 
 @as_it_is
@@ -180,33 +80,60 @@ def loss_parts(call: Call) -> tuple[Array, Array]:
 @as_it_is
 def loss(call: Call) -> Array:
     """Return the loss in the logits' type."""
+    if not (_can_fuse(call) and tf.executing_eagerly()):
+        return _composite(call)
+    if isinstance(call.denominator, float):
+        call = dataclasses.replace(call, denominator=tf.constant(call.denominator, tf.float64))
+    return eager.loss(call, _forward, _backward, _composite)
+
+
+def _can_fuse(call: Call) -> bool:
+    spec = call.spec
+    softmax = isinstance(spec, SoftmaxCrossEntropy) and spec.inputs == "logits"
+    return softmax and call.hard and not spec.label_smoothing
+
+
+def _composite(call: Call) -> Array:
+    """Return the loss as operations that every mode of TensorFlow differentiates."""
     c = lower(xp, call, _inside(call))
-    return _cast(reduce(xp, call, _rows(call, c), c.denominator), call.logits.dtype)
+    return _value(call, c, _rows(call, c))
+
+
+def _value(call: Call, c: Any, rows: Array) -> Array:
+    return cast(reduce(xp, call, rows, c.denominator), call.logits.dtype)
 
 
 def _rows(call: Call, c: Any) -> Array:
     inside = _inside(call)
-    return composite.rows(xp, call.spec, _cast(call.logits, inside), c, xp.eps(call.logits), inside)
+    if _can_fuse(call) and not tf.executing_eagerly() and not fused.is_forward_mode([call.logits]):
+        return _weighted(c, fused.losses(call.logits, c.index, c.axis, inside))
+    return composite.rows(xp, call.spec, cast(call.logits, inside), c, xp.eps(call.logits), inside)
 
 
-def _cast(x: Array, dtype: Any) -> Array:
-    """Return ``x`` as ``dtype``; between float64 and a half type the value, or the gradient, is rounded once."""
-    if tf.float64 not in (x.dtype, dtype) or not {x.dtype, dtype} & set(HALF):
-        return tf.cast(x, dtype)
-
-    # Its gradient is itself a cast of this kind, so a tape may differentiate it any number of times.
-    def cast(x: Array) -> tuple[Array, Any]:
-        return round_once(x, dtype), lambda upstream: _cast(upstream, x.dtype)
-
-    return tf.custom_gradient(cast)(x)
+def _weighted(c: SoftmaxCoefficients, losses: Array) -> Array:
+    """Return the weighted losses of rows; 0 where the weight is 0, and no infinite slope comes through there."""
+    alpha = composite.counted(xp, c, c.alpha)
+    finite = ~xp.equal(alpha, 0) | (losses < INF)
+    return tf.math.multiply_no_nan(xp.where(finite, losses, 0.0), alpha)
 
 
-def round_once(x: Array, dtype: Any) -> Array:
-    """Return float64 as ``dtype``, rounded once: to a half type by way of a float32 rounded to odd."""
-    if x.dtype != tf.float64 or dtype not in HALF:
-        return tf.cast(x, dtype)
-    near = tf.cast(x, tf.float32)
-    back, bits = tf.cast(near, tf.float64), tf.bitcast(near, tf.int32)
-    step = tf.where(tf.abs(back) < tf.abs(x), 1, -1)
-    odd = tf.where(tf.not_equal(back, x) & tf.equal(bits & 1, 0) & ~tf.math.is_nan(x), bits + step, bits)
-    return tf.cast(tf.bitcast(odd, tf.float32), dtype)
+def _forward(call: Call, compiled: bool) -> tuple[Array, Any]:
+    c: Any = lower(xp, call, _inside(call))
+    losses, *saved = fused.hard(call.logits, c.index, axis=c.axis, inside=_inside(call), compiled=compiled)
+    return _value(call, c, _weighted(c, losses)), (losses, *saved[:3])
+
+
+def _backward(call: Call, saved: Any, upstream: Array, names: list[str], compiled: bool) -> list[Array]:
+    losses, *statistics = saved
+    weights = [getattr(call, name) for name in names if name != "logits"]
+    with tf.GradientTape() as tape:
+        tape.watch([losses, *weights])
+        c: Any = lower(xp, call, _inside(call))
+        value = _value(call, c, _weighted(c, losses))
+    zero = tf.UnconnectedGradients.ZERO
+    of_rows, *found = tape.gradient(value, [losses, *weights], upstream, unconnected_gradients=zero)
+    found = [tf.convert_to_tensor(x) for x in found]  # of a gather they are slices
+    if "logits" in names:
+        options = {"axis": c.axis, "inside": _inside(call), "compiled": compiled}
+        found.insert(0, fused.slopes(call.logits, c.index, of_rows, *statistics, **options))
+    return found

@@ -1,4 +1,4 @@
-"""Native precision against each framework's own functions: worst error of float32 losses and gradients, a line a clause.
+"""Native precision against each framework's own functions: worst error of float32 losses and gradients by clause.
 
 Errors are in ULPs of the true value (gradients of smoothed and soft targets, which cancel: in units of 2^-23 of the
 largest), against the float64 reference. *zeros* counts results of exactly 0 where the truth is a normal number.

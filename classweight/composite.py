@@ -29,7 +29,7 @@ def rows(
 
 def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoefficients, eps: float, dtype: Any) -> Array:
     axis = c.axis
-    alpha, beta = (None if x is None else xp.astype(_counted(xp, c, x), dtype) for x in (c.alpha, c.beta))
+    alpha, beta = (None if x is None else xp.astype(counted(xp, c, x), dtype) for x in (c.alpha, c.beta))
     column, row = (None if x is None else xp.astype(x, dtype) for x in (c.column, c.row))
 
     # A row whose coefficients are all 0 is computed from ones, and then weighs 0, unless its loss is sure to be finite:
@@ -48,8 +48,9 @@ def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoeffici
     alive = alive | ~xp.any(~_is_inside(spec, z), axis)
     z = xp.where(alive, z, 1.0)
 
+    own = cut = None
     if spec.inputs == "logits":
-        base, excess = _relative_to_dominant(xp, z, axis)
+        base, excess, own, cut = _relative_to_dominant(xp, z, axis)
     else:
         if dense is not None:
             used = ~xp.equal(dense, 0)
@@ -60,22 +61,25 @@ def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoeffici
 
     def terms(a: Array) -> Array:
         total = xp.sum(_weighted(xp, a, excess), axis)
+        if own is not None:
+            # Not added to each term: the slope would be a sum that the framework makes, in the terms' own type.
+            total = total + own * xp.sum(xp.where(cut, 0.0, a), axis)
         return total if base is None else total + xp.sum(a, axis) * base
 
     if dense is not None:
         return xp.where(alive, terms(dense), 0.0)
-    loss = xp.pick(excess, c.index, axis)
+    loss = xp.pick(excess if own is None else xp.where(cut, 0.0, excess + own), c.index, axis)
     loss = loss if base is None else loss + base
     if beta is None:
         return xp.where(alive, _weighted(xp, alpha, loss), 0.0)
     return xp.where(alive, _weighted(xp, alpha, loss) + terms(shared), 0.0)
 
 
-def _relative_to_dominant(xp: Arrays, z: Array, axis: int) -> tuple[Array, Array]:
-    """Return L_k and z_k - z_c, through which the gradient takes the form that keeps its digits.
+def _relative_to_dominant(xp: Arrays, z: Array, axis: int) -> tuple[Array, Array, Array, Array]:
+    """Return L_k, z_k - z_c, the slope of z_k in the latter, and where that has none, for digits to be kept.
 
-    Where q_k > 1/2, that of z_k is summed over the other classes, and the entry at k is a constant 0. Elsewhere that
-    sum would cancel: z_k only shifts, and its gradient is A q_k - a_k as any other class's.
+    Where q_k > 1/2, the gradient of z_k is summed over the other classes, and the entry at k is a constant 0. Elsewhere
+    that sum would cancel: z_k only shifts, and its gradient is A q_k - a_k as any other class's.
     """
     dominant = xp.argmax(z, axis)
     is_dominant = xp.equal(xp.positions(z.shape[axis], axis, z), dominant)
@@ -87,7 +91,8 @@ def _relative_to_dominant(xp: Arrays, z: Array, axis: int) -> tuple[Array, Array
     others = xp.sum(xp.where(is_dominant, 0.0, e), axis)
     sure = xp.detach(others) < 1 / unit
     base = xp.where(sure, xp.log1p(_times(others * xp.exp(-own), unit)), xp.log(_times(others, unit) + xp.exp(own)))
-    return base, xp.where(is_dominant & sure, 0.0, excess + xp.where(sure, own, 0.0))
+    cut = is_dominant & sure
+    return base, xp.where(cut, 0.0, excess), xp.where(sure, own, 0.0), cut
 
 
 def _scaled_exp(xp: Arrays, x: Array) -> tuple[Array, float]:
@@ -128,7 +133,7 @@ def clip(xp: Arrays, p: Array, bounds: float | str | None, eps: float) -> Array:
 
 
 def _sigmoid(xp: Arrays, spec: SigmoidCrossEntropy, z: Array, c: SigmoidCoefficients, eps: float, dtype: Any) -> Array:
-    pos, neg = (xp.astype(_counted(xp, c, x), dtype) for x in (c.pos, c.neg))
+    pos, neg = (xp.astype(counted(xp, c, x), dtype) for x in (c.pos, c.neg))
     alive = ~xp.equal(pos, 0) | ~xp.equal(neg, 0) | _is_inside(spec, z)
     z = xp.where(alive, z, 0.5)
     if spec.inputs == "logits":
@@ -146,14 +151,17 @@ def _sigmoid(xp: Arrays, spec: SigmoidCrossEntropy, z: Array, c: SigmoidCoeffici
         finite = xp.where(~xp.equal(neg, 0) | ~xp.equal(z, 0), z, -0.5)
         near = finite > -0.6931471805599453
         far = -xp.log1p(-xp.exp(xp.where(near, -1.0, finite)))
-        # 0 - x is never the -0 of which a slope would be -inf.
-        loss_pos, loss_neg = -z, xp.where(near, -xp.log(0 - xp.expm1(xp.where(near, finite, -0.5))), far)
+        rest = -xp.expm1(xp.where(near, finite, -0.5))
+        # Of 0, not of the -0 of which a slope would be -inf: a graph of TensorFlow rewrites 0 - x, and x + 0.
+        value = xp.detach(rest)
+        rest = rest + (abs(value) - value)
+        loss_pos, loss_neg = -z, xp.where(near, -xp.log(rest), far)
     each = _weighted(xp, pos, loss_pos) + _weighted(xp, neg, loss_neg)
     each = xp.where(alive, each, 0.0)
     return xp.sum(each, len(z.shape) - 1) if spec.average_outputs else each
 
 
-def _counted(xp: Arrays, c: SoftmaxCoefficients | SigmoidCoefficients, coefficient: Array) -> Array:
+def counted(xp: Arrays, c: SoftmaxCoefficients | SigmoidCoefficients, coefficient: Array) -> Array:
     """Return the coefficient, 0 where the denominator is: the value then depends on nothing."""
     if c.denominator is None:
         return coefficient

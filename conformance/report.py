@@ -87,6 +87,11 @@ class BackendReport:
     sweeps: dict[str, SweepFigures] = field(default_factory=dict)
     sweep_outcomes: list[Outcome] = field(default_factory=list)
 
+    @property
+    def title(self) -> str:
+        """Return the name without the path of an interpreter."""
+        return self.name.partition("@")[0]
+
     def with_status(self, *statuses: str) -> list[Outcome]:
         """Return the outcomes with one of these statuses."""
         return [outcome for outcome in (*self.outcomes, *self.sweep_outcomes) if outcome.status in statuses]
@@ -128,7 +133,7 @@ class Report:
 
     def _matrix(self) -> str:
         """Return one table of all backends: the worst ULPs of a clause, or how many columns of cases failed."""
-        names = [backend.name.partition("@")[0].partition(":") for backend in self.backends]
+        names = [backend.title.partition(":") for backend in self.backends]
         head = [("", *COLUMNS, *(name for name, _, _ in names)), ("clause", "", "", "", *(v for _, _, v in names))]
         figures = [{c: _clause_json(o) for c, o in _by_clause(backend.outcomes)} for backend in self.backends]
         alls = [_clause_json(backend.outcomes) for backend in self.backends]
@@ -214,7 +219,7 @@ def _backend_text(backend: BackendReport, *, table: bool) -> Iterator[str]:
         rows: list[tuple[str, ...]] = [("clause", *COLUMNS, "worst ULP", "not rounded", "not run")]
         named = [*_by_clause(backend.outcomes), ("all", backend.outcomes)]
         rows += [_clause_row(clause, _clause_json(outcomes)) for clause, outcomes in named]
-        yield f"{backend.name} ({versions})\n{_table(rows)}"
+        yield f"{backend.title} ({versions})\n{_table(rows)}"
     sentences = [f"{o.status}: {f}" for o in backend.with_status("failed") for v in o.verdicts for f in v.failures]
     optional = backend.with_status("failed (optional)")
     sentences += [f"{o.status}: {f}" for o in optional for v in o.verdicts for f in v.failures]
@@ -223,12 +228,12 @@ def _backend_text(backend: BackendReport, *, table: bool) -> Iterator[str]:
         shown = sentences[:SHOWN_FAILURES]
         if len(sentences) > len(shown):
             shown.append(f"... and {len(sentences) - len(shown)} more")
-        yield "\n".join(f"{backend.name}: {sentence}" for sentence in shown)
+        yield "\n".join(f"{backend.title}: {sentence}" for sentence in shown)
     reasons = [outcome.not_run for outcome in backend.with_status("not run")]
     for reason in dict.fromkeys(reasons):
-        yield f"{backend.name}: {reasons.count(reason)} not run: {reason}"
+        yield f"{backend.title}: {reasons.count(reason)} not run: {reason}"
     if known := backend.with_status("known failure"):
-        yield f"{backend.name}: {len(known)} known failures"
+        yield f"{backend.title}: {len(known)} known failures"
 
 
 def _clause_row(clause: str, figures: dict[str, Any]) -> tuple[str, ...]:
@@ -246,7 +251,7 @@ def _sweeps_text(backends: Sequence[BackendReport], differences: dict[str, Diffe
             if (figures := backend.sweeps.get(precision)) is not None:
                 numbers = (figures.elements, figures.wrong, figures.zeros, figures.near_ties)
                 last = (f"{figures.worst:.3g}", f"{figures.unrounded:,}", str(figures.not_run or ""))
-                rows.append((f"{precision} {backend.name}", *(f"{n:,}" for n in numbers), *last))
+                rows.append((f"{precision} {backend.title}", *(f"{n:,}" for n in numbers), *last))
     lines = [_table(rows)]
     for precision, d in differences.items():
         flushed = f", {d.flushed:,} of them subnormal here and 0 there" if d.flushed else ""

@@ -106,7 +106,7 @@ def run(
 
 
 def _outcome(backend: str, case: Case, reply: Mapping[str, Any], known: KnownFailures) -> Outcome:
-    expected = known.match(backend, case.id)
+    expected = known.match(backend.partition("@")[0], case.id)
     reason = str(reply["not_run"]) if "not_run" in reply else None
     verdicts = () if reason else tuple(judge(case, reply))
     return Outcome(case.id, case.clause, case.tier, case.flags, verdicts, expected, reason)

@@ -17,6 +17,8 @@ with warnings.catch_warnings():
 import classweight.adapters.numpy as cwn
 import classweight.adapters.tensorflow as cwtf
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
+from classweight.adapters import _tensorflow_eager as eager
+from classweight.adapters import _tensorflow_fused as fused
 from classweight.reference import reference
 
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, RandomCall, random_call
@@ -321,6 +323,132 @@ def test_a_given_denominator_is_a_constant() -> None:
         tape.watch(denominator)
         value = cwtf.loss(SoftmaxCrossEntropy(), z, y, denominator=denominator)
     assert tape.gradient(value, denominator) is None
+
+
+# The fused loss: eager, compiled by XLA as one function or as two, in a graph, in a graph and compiled there.
+
+PATHS = ["eager", "compiled-as-one", "compiled-as-two", "graph", "compiled-in-graph"]
+
+
+@pytest.fixture(params=PATHS)
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what makes a function take one of the paths."""
+    monkeypatch.setattr(eager, "PATIENCE", 1 if "as" in request.param else 1 << 60)
+    monkeypatch.setattr(eager, "SMALL", 0 if request.param == "compiled-as-two" else 1 << 60)
+    monkeypatch.setattr(fused, "LARGE", 0 if request.param == "compiled-in-graph" else 1 << 60)
+    monkeypatch.setattr(fused, "MOST", 1 << 60)
+    eager._kernel.cache_clear()
+    yield (lambda f: tf.function(f, autograph=False)) if "graph" in request.param else lambda f: f
+    eager._kernel.cache_clear()
+
+
+def plain(z: Any, s: Any, w: Any, y: Any, reduction: str) -> Any:
+    """Return the loss as TensorFlow's operations."""
+    one_hot = tf.one_hot(y, z.shape[-1], dtype=z.dtype)
+    weights = s * tf.linalg.matvec(one_hot, w)
+    rows = -weights * tf.reduce_sum(one_hot * tf.nn.log_softmax(z), -1)
+    return rows if reduction == "none" else tf.reduce_sum(rows) / tf.reduce_sum(weights)
+
+
+def derivatives(f: Any, z: Any, s: Any, w: Any) -> dict[str, Any]:
+    """Return whatever TensorFlow derives from f(z, s, w)."""
+    found: dict[str, Any] = {}
+    inputs, direction = [z, s, w], tf.reverse(z, [1])
+    with tf.GradientTape(persistent=True) as outer:
+        outer.watch(inputs)
+        with tf.GradientTape(persistent=True) as inner:
+            inner.watch(inputs)
+            value = f(*inputs)
+            some = value * tf.range(2, 2 + tf.size(value, tf.int64), dtype=tf.float64)
+        found["value"], found["gradient"] = value, inner.gradient(some, inputs)
+        square = sum(tf.reduce_sum(tf.convert_to_tensor(x) ** 2) for x in inner.gradient(value, inputs))
+    found["second order"] = outer.gradient(square, inputs)
+    with tf.GradientTape() as tape:
+        tape.watch(w)
+        value = f(*inputs)
+    found["weights alone"] = tape.gradient(value, w)
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        value = f(*inputs)
+    found["jacobian"] = tape.jacobian(value, z)
+    with tf.autodiff.ForwardAccumulator((z, s), (direction, s)) as accumulator:
+        value = f(*inputs)
+    found["tangent"] = accumulator.jvp(value)
+    with tf.autodiff.ForwardAccumulator(z, direction) as accumulator:
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            value = f(*inputs)
+        slope = tape.gradient(value, z)
+    found["hessian times a vector"] = accumulator.jvp(slope)
+    return found
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean_over_weights"])
+def test_what_is_derived_from_the_fused_loss_is_what_tensorflow_derives_from_its_operations(
+    path: Any, reduction: str
+) -> None:
+    z, y = map(tf.constant, arrays("index"))
+    s, w = tf.linspace(tf.constant(0.5, tf.float64), 2, 6), tf.constant(W, tf.float64)
+    spec = SoftmaxCrossEntropy(reduction=reduction)
+    ours = path(lambda z, s, w: cwtf.loss(spec, z, y, s, class_weight=w))
+    found = derivatives(ours, z, s, w)
+    for name, expected in derivatives(lambda z, s, w: plain(z, s, w, y, reduction), z, s, w).items():
+        for x, right in zip(tf.nest.flatten(found[name]), tf.nest.flatten(expected), strict=True):
+            np.testing.assert_allclose(
+                tf.convert_to_tensor(x), tf.convert_to_tensor(right), rtol=1e-9, atol=1e-12, err_msg=name
+            )
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("num_classes", [3, 100])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean_over_weights"])
+def test_the_fused_loss_is_the_reference_for_any_axis(path: Any, axis: int, num_classes: int, reduction: str) -> None:
+    rng = np.random.default_rng(5)
+    shape = (4, num_classes, 3) if axis == 1 else (4, 3, num_classes)
+    z, y, s = 5 * rng.normal(size=shape), rng.integers(num_classes, size=(4, 3)), rng.random((4, 3))
+    y[1, 2] = -100
+    z[(1, slice(None), 2) if axis == 1 else (1, 2)] = np.nan
+    spec = SoftmaxCrossEntropy(
+        class_weight=rng.random(num_classes), ignore_index=-100, axis=axis, reduction=reduction, precision="exact"
+    )
+    factor = rng.random((4, 3)) if reduction == "none" else np.float64(0.7)
+    f = path(value_and_gradient(lambda z: cwtf.loss(spec, z, y, s), factor=tf.constant(factor)))
+    for found, expected in zip(f(tf.constant(z)), reference(spec, z, y, s, upstream=factor), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("num_classes", [10, 1001])
+@pytest.mark.parametrize("factor", [1.0, 1e20])
+@pytest.mark.parametrize("gap", [50.0, 90.0, 110.0])
+def test_no_normal_number_becomes_zero(path: Any, gap: float, factor: float, num_classes: int) -> None:
+    z = tf.constant([[0.0] + [-gap] * (num_classes - 1)])
+    spec = SoftmaxCrossEntropy(reduction="sum")
+    f = path(value_and_gradient(lambda z: cwtf.loss(spec, z, [0], tf.constant([1e10])), factor=tf.constant(factor)))
+    value, gradient = f(z)
+    e, others = np.exp(-gap) * factor * 1e10, num_classes - 1
+    for found, expected in ((value, others * e / factor), (gradient[0, 0], -others * e), (gradient[0, 1:], e)):
+        normal = np.abs(expected) >= np.finfo(np.float32).tiny
+        np.testing.assert_allclose(found, np.where(normal, expected, 0.0), rtol=2e-5, atol=0 if normal else 1.2e-38)
+
+
+def test_calls_that_come_again_are_compiled_and_keep_their_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    eager._kernel.cache_clear()
+    monkeypatch.setattr(eager._Kernel, "compiled", 0)
+    z, y = arrays("index")
+    spec = dataclasses.replace(SPECS["index"], precision="exact")
+    f = value_and_gradient(lambda z: cwtf.loss(spec, z, y))
+    found = [f(tf.constant(z, tf.float32)) for _ in range(eager.PATIENCE + 1)]
+    assert eager._Kernel.compiled == 1
+    for value, gradient in found[1:]:
+        np.testing.assert_array_equal(value, found[0][0])
+        np.testing.assert_array_equal(gradient, found[0][1])
+    monkeypatch.setattr(fused, "MOST", 1)
+    for rows in range(1, 4):
+        for _ in range(eager.PATIENCE + 1):
+            f = value_and_gradient(lambda z, n=rows: cwtf.loss(spec, z, y[:n]))
+            f(tf.constant(z[:rows], tf.float32))
+    assert eager._Kernel.compiled == 1
+    eager._kernel.cache_clear()
 
 
 # The drop-ins.

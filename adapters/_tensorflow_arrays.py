@@ -1,0 +1,148 @@
+"""TensorFlow beneath everything else: the array functions, tensors of what a call is given, rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ..errors import missing_framework, refuse
+
+try:
+    import tensorflow as tf
+except ImportError as cause:
+    missing_framework("tensorflow", "tensorflow", cause)
+
+from .._arrays import Array, Kind, class_shape, wide_weights
+
+HALF = (tf.float16, tf.bfloat16)
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def as_it_is(function: Function) -> Function:
+    """Keep AutoGraph's hands off: nothing here branches on a tensor."""
+    return tf.autograph.experimental.do_not_convert(function)  # type: ignore[no-any-return]
+
+
+class TensorFlowArrays:
+    """The array functions of `classweight._arrays.Arrays` on tensors."""
+
+    wide, int64, flushes = tf.float64, tf.int64, True
+    exp, expm1, log, log1p = map(staticmethod, (tf.math.exp, tf.math.expm1, tf.math.log, tf.math.log1p))
+    ones_like, reshape, expand_dims = map(staticmethod, (tf.ones_like, tf.reshape, tf.expand_dims))
+    astype, take, detach = map(staticmethod, (tf.cast, tf.gather, tf.stop_gradient))
+
+    def kind(self, x: Array) -> Kind:
+        if x.dtype.is_floating:
+            return "f"
+        return "i" if x.dtype.is_integer else "b" if x.dtype.is_bool else "other"
+
+    def asarray(self, x: Any, like: Array, name: str) -> Array:
+        if not tf.is_tensor(x):  # a list of floats is float64, not the float32 that TensorFlow makes of it
+            try:
+                x = np.asarray(x)
+            except (TypeError, ValueError):
+                refuse(name, "be a tensor or numbers in a regular shape", repr(x), error=TypeError)
+        return tensor(x, name)
+
+    def to_numpy(self, x: Array) -> np.ndarray[Any, Any]:
+        return np.asarray((tf.cast(x, tf.float32) if x.dtype == tf.bfloat16 else x).numpy())
+
+    def shape(self, x: Array) -> tuple[Any, ...]:
+        static = self.static_shape(x)
+        if None not in static:
+            return static
+        dynamic = tf.shape(x, out_type=tf.int64)
+        return tuple(dynamic[i] if n is None else n for i, n in enumerate(static))
+
+    def static_shape(self, x: Array) -> tuple[int | None, ...]:
+        return tuple(x.shape)
+
+    def weights(self, spec: Any, num_classes: int, like: Array) -> Any:
+        if tf.executing_eagerly():
+            return _weights(spec, num_classes, like.device)
+        return _constants(spec, num_classes)
+
+    def ones(self, shape: tuple[Any, ...], like: Array) -> Array:
+        return tf.ones(shape, self.wide)
+
+    def equal(self, x: Array, y: Any) -> Array:
+        return tf.equal(x, y if tf.is_tensor(y) else tf.constant(y, x.dtype))
+
+    def where(self, condition: Array, x: Any, y: Any) -> Array:
+        if not tf.is_tensor(x):
+            x = tf.constant(x, y.dtype)
+        elif not tf.is_tensor(y):
+            y = tf.constant(y, x.dtype)
+        return tf.where(condition, x, y)
+
+    def sum(self, x: Array, axis: int | None = None) -> Array:
+        # TensorFlow adds up in the terms' own type, one after another: equal terms all round to the same side.
+        wide = tf.cast(x, self.wide) if x.dtype == tf.float32 and axis is not None else x
+        return tf.cast(tf.reduce_sum(wide, axis, keepdims=axis is not None), x.dtype)
+
+    def any(self, x: Array, axis: int) -> Array:
+        return tf.reduce_any(x, axis, keepdims=True)
+
+    def argmax(self, x: Array, axis: int) -> Array:
+        return tf.expand_dims(tf.argmax(x, axis), axis)
+
+    def positions(self, n: int, axis: int, like: Array) -> Array:
+        return tf.reshape(tf.range(n, dtype=tf.int64), class_shape(n, axis, len(like.shape)))
+
+    def pick(self, x: Array, index: Array, axis: int) -> Array:
+        # A sum with one term, not a gather along an axis: that one transposes, and its gradient scatters.
+        chosen = self.where(self.equal(self.positions(x.shape[axis], axis, x), index), x, 0.0)
+        return tf.reduce_sum(chosen, axis, keepdims=True)
+
+    def eps(self, x: Array) -> float:
+        return 2.0**-7 if x.dtype == tf.bfloat16 else float(np.finfo(x.dtype.as_numpy_dtype).eps)
+
+
+xp = TensorFlowArrays()
+
+
+def tensor(x: Any, name: str) -> Array:
+    """Return a native call's argument as a tensor of known rank."""
+    try:
+        x = tf.convert_to_tensor(x)
+    except (TypeError, ValueError):
+        refuse(name, "be a dense tensor or numbers in a regular shape", type(x).__name__, error=TypeError)
+    if x.shape.rank is None:
+        refuse(name, "have a number of axes that is known in advance", "an unknown shape")
+    return x
+
+
+def _constants(spec: Any, num_classes: int) -> Any:
+    return wide_weights(spec, num_classes, lambda values: tf.constant(values, tf.float64))
+
+
+@lru_cache(maxsize=64)
+def _weights(spec: Any, num_classes: int, device: str) -> Any:
+    with tf.device(device):
+        return _constants(spec, num_classes)
+
+
+def cast(x: Array, dtype: Any) -> Array:
+    """Return ``x`` as ``dtype``; between float64 and a half type the value, or the gradient, is rounded once."""
+    if tf.float64 not in (x.dtype, dtype) or not {x.dtype, dtype} & set(HALF):
+        return tf.cast(x, dtype)
+
+    # Its gradient is itself a cast of this kind, so a tape may differentiate it any number of times.
+    def rounded(x: Array) -> tuple[Array, Any]:
+        return round_once(x, dtype), lambda upstream: cast(upstream, x.dtype)
+
+    return tf.custom_gradient(rounded)(x)
+
+
+def round_once(x: Array, dtype: Any) -> Array:
+    """Return float64 as ``dtype``, rounded once: to a half type by way of a float32 rounded to odd."""
+    if x.dtype != tf.float64 or dtype not in HALF:
+        return tf.cast(x, dtype)
+    near = tf.cast(x, tf.float32)
+    back, bits = tf.cast(near, tf.float64), tf.bitcast(near, tf.int32)
+    step = tf.where(tf.abs(back) < tf.abs(x), 1, -1)
+    odd = tf.where(tf.not_equal(back, x) & tf.equal(bits & 1, 0) & ~tf.math.is_nan(x), bits + step, bits)
+    return tf.cast(tf.bitcast(odd, tf.float32), dtype)
