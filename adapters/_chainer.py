@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 from collections.abc import Callable
 from functools import lru_cache
@@ -75,7 +74,7 @@ class ChainerArrays(ArrayFunctions):
     def __init__(self, xp: Any) -> None:
         super().__init__(xp)
         for name in ("exp", "expm1", "log", "log1p", "reshape"):
-            setattr(self, name, _either(getattr(xp, name), getattr(F, name)))
+            setattr(self, name, _either(getattr(self, name), getattr(F, name)))
         self.where, self.ones_like = self._where, lambda x: xp.ones_like(_array(x))
 
     def asarray(self, x: Any, like: Array, name: str) -> Array:
@@ -132,6 +131,8 @@ def _either(plain: Operation, tracked: Operation) -> Operation:
 
 functions = lru_cache(ChainerArrays)
 """The array functions of a module: one object for each, since weights are cached there."""
+_plain = lru_cache(ArrayFunctions)
+"""The same for arrays alone, which costs a small batch less."""
 
 
 class _Cast(FunctionNode):  # type: ignore[misc]
@@ -163,7 +164,7 @@ def loss(xp: ChainerArrays, call: Call, logits: Any) -> Variable:
     """Return the loss in the logits' type: from the closed form, or where more than logits is asked, the composite."""
     z = chainer.as_variable(logits)
     weights = call.class_weight if isinstance(call.class_weight, tuple) else (call.class_weight,)
-    if any(isinstance(x, Tracked) for x in (call.targets, call.sample_weight, *weights)):
+    if Tracked in map(type, (call.targets, call.sample_weight, *weights)):
         return _composite_loss(xp, call, z)
     return _Loss(xp, call, keep=z.requires_grad).apply((z,))[0]
 
@@ -191,30 +192,36 @@ def _composite_loss(xp: ChainerArrays, call: Call, z: Variable) -> Variable:
 
 
 class _Loss(FunctionNode):  # type: ignore[misc]
-    """The closed form. Native float32 and float64 keep a reduced loss's gradient from the forward and scale it once."""
+    """The closed form. A reduced loss keeps its gradient from the forward, for an upstream gradient of 1.
+
+    Another one scales it, once, where that is not a second rounding.
+    """
 
     def __init__(self, xp: ChainerArrays, call: Call, *, keep: bool) -> None:
         self.xp, self.call, self.kept = xp, call, None
-        native = call.logits.dtype == closed_form.computed_in(xp, call)
-        self.keep = keep and native and call.spec.reduction != "none" and chainer.config.enable_backprop
+        self.plain = _plain(xp.xp)
+        self.native = call.logits.dtype == closed_form.computed_in(xp, call)
+        # On a device, whether the upstream gradient is 1 cannot be asked without a synchronisation.
+        reduced = (self.native or xp.on_host) and call.spec.reduction != "none"
+        self.keep = keep and reduced and chainer.config.enable_backprop
 
     def forward(self, inputs: Any) -> Any:
         self.retain_inputs((0,))
         with np.errstate(all="ignore"):
-            value, self.kept = closed_form.loss_and_grad(self.xp, self.call, gradient=self.keep)
-        self.call = dataclasses.replace(self.call, logits=None)
+            value, self.kept = closed_form.loss_and_grad(self.plain, self.call, gradient=self.keep)
         return (self.xp.xp.asarray(value),)
 
     def backward(self, indexes: Any, upstreams: Any) -> Any:
-        z, (upstream,) = self.get_retained_inputs()[0], upstreams
-        call = dataclasses.replace(self.call, logits=z.array)
+        (upstream,) = upstreams
         if chainer.config.enable_backprop:  # what this returns will be differentiated
-            value = _composite_loss(self.xp, call, z)
+            (z,) = self.get_retained_inputs()
+            value = _composite_loss(self.xp, self.call, z)
             return chainer.grad([value], [z], [upstream], enable_double_backprop=True)
         gradient, self.kept = self.kept, None
-        with np.errstate(all="ignore"):
-            if gradient is None:
-                gradient = closed_form.loss_and_grad(self.xp, call, upstream.array)[1]
-            else:
-                gradient *= upstream.array
+        if gradient is None or not self.xp.on_host or upstream.array != 1:
+            with np.errstate(all="ignore"):
+                if gradient is not None and self.native:
+                    gradient *= upstream.array
+                else:
+                    gradient = closed_form.loss_and_grad(self.plain, self.call, upstream.array)[1]
         return (Variable(gradient, requires_grad=False),)

@@ -7,6 +7,7 @@ row is NaN there, and ``validate=True`` buys the error.
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 from typing import Any
 
 from . import _chainer  # isort: skip  (first: it words the error of a missing chainer)
@@ -22,6 +23,7 @@ from ..spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 __all__ = ["loss", "loss_parts", "sigmoid_cross_entropy", "softmax_cross_entropy"]
 
 Spec = SoftmaxCrossEntropy | SigmoidCrossEntropy
+_ARRAYS = (Variable, *chainer.get_array_types())
 
 
 def loss(
@@ -114,11 +116,9 @@ def softmax_cross_entropy(
     _check_arrays(x=x, t=t)
     t = chainer.as_array(t)  # as in Chainer, which differentiates by x alone
     soft = t.dtype.kind == "f"
-    spec = conventions.softmax_cross_entropy(
-        normalize, ignore_label=ignore_label, reduce=reduce, soft_target_loss=soft_target_loss, soft_targets=soft
-    )
+    spec = _spec(normalize, ignore_label, reduce, soft_target_loss, soft)
     if class_weight is not None:
-        _check_class_weight(class_weight, x.dtype.name if enable_double_backprop else "float")
+        _check_class_weight(class_weight, x.dtype if enable_double_backprop else None)
     if not soft:
         labels = _labels(x, t, loose=enable_double_backprop)
         value = loss(spec, x, labels, class_weight=class_weight)
@@ -154,21 +154,39 @@ def sigmoid_cross_entropy(x: Any, t: Any, normalize: bool = True, reduce: str = 
     return loss(conventions.sigmoid_cross_entropy(normalize, reduce), x, t)
 
 
+def _spec(*arguments: Any) -> Any:
+    try:
+        return _kept_spec(*arguments)
+    except TypeError:  # what cannot be hashed is refused in words
+        return _kept_spec.__wrapped__(*arguments)
+
+
+@lru_cache(maxsize=64, typed=True)
+def _kept_spec(normalize: Any, ignore_label: Any, reduce: Any, soft_target_loss: Any, soft_targets: bool) -> Any:
+    return conventions.softmax_cross_entropy(
+        normalize,
+        ignore_label=ignore_label,
+        reduce=reduce,
+        soft_target_loss=soft_target_loss,
+        soft_targets=soft_targets,
+    )
+
+
 def _check_arrays(**arguments: Any) -> None:
     for name, x in arguments.items():
-        if not isinstance(x, (Variable, *chainer.get_array_types())):
+        if not isinstance(x, _ARRAYS):
             refuse(name, "be a Variable or an array", type(x).__name__, error=TypeError)
 
 
-def _check_class_weight(weight: Any, dtype: str) -> None:
+def _check_class_weight(weight: Any, dtype: Any) -> None:
     """Refuse what Chainer refuses, whose other implementation insists on the logits' type."""
     if isinstance(weight, Variable):
         refuse("class_weight", "be an array, a constant", "a Variable; `loss` takes one")
     _check_arrays(class_weight=weight)
     if weight.ndim != 1:
         refuse("class_weight", "be 1-d, one per class", f"shape {weight.shape}")
-    if weight.dtype.kind != "f" or not weight.dtype.name.startswith(dtype):
-        refuse("class_weight", f"be of type {dtype}", weight.dtype)
+    if weight.dtype.kind != "f" or (dtype is not None and weight.dtype != dtype):
+        refuse("class_weight", f"be of type {'float' if dtype is None else dtype}", weight.dtype)
 
 
 def _labels(x: Any, t: Any, *, loose: bool) -> Any:

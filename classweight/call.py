@@ -24,7 +24,8 @@ class Call:
     """The arguments of one call as native arrays that fit each other.
 
     ``shape`` is the logits' shape; an axis that is not known while a graph is traced is None. ``checked`` says that the
-    values were looked at; where they were not, the lowering turns bad rows into NaN.
+    values were looked at; where they were not, the lowering turns bad rows into NaN. ``none_ignored`` says that they
+    were, and that no target was the ignored one.
     """
 
     spec: Any
@@ -37,18 +38,17 @@ class Call:
     checked: bool
     shape: Shape
     axis: int
+    none_ignored: bool = False
 
     @property
     def hard(self) -> bool:
         """Whether the targets are class indices."""
-        return self.position_axis is not None and len(self.targets.shape) < len(self.shape)
+        return len(self.targets.shape) < len(self.shape)
 
     @property
     def position_axis(self) -> int | None:
         """The axis that a position runs along: the classes, the averaged outputs, or none (binary elements)."""
-        if isinstance(self.spec, SoftmaxCrossEntropy):
-            return self.axis
-        return len(self.shape) - 1 if self.spec.average_outputs else None
+        return _position_axis(self.spec, self.shape, self.axis)
 
     @property
     def num_classes(self) -> int:
@@ -127,8 +127,7 @@ def prepare(
     axis = _axis(spec, shape) if isinstance(spec, SoftmaxCrossEntropy) else len(shape) - 1
     targets = xp.asarray(targets, logits, "targets")
     _check_targets(xp, spec, targets, shape, axis)
-    call = Call(spec, logits, targets, None, None, None, None, check_values, shape, axis)
-    positions = call.position_shape
+    positions = drop(shape, _position_axis(spec, shape, axis))
     if sample_weight is not None:
         sample_weight = xp.asarray(sample_weight, logits, "sample_weight")
         _check_prefix(xp, "sample_weight", sample_weight, positions, "fib", "real numbers")
@@ -147,9 +146,18 @@ def prepare(
         weights = _weight_pair(xp, class_weight, logits, shape)
     if denominator is not None:
         denominator = _denominator(xp, spec, denominator, logits, check_values)
-    if check_values:
-        _check_values(xp, call, sample_weight, weights if class_weight is not None else None, mask)
-    return Call(spec, logits, targets, sample_weight, weights, mask, denominator, check_values, shape, axis)
+    none_ignored = check_values and _check_values(
+        xp, spec, shape, axis, targets, sample_weight, weights if class_weight is not None else None, mask
+    )
+    return Call(
+        spec, logits, targets, sample_weight, weights, mask, denominator, check_values, shape, axis, none_ignored
+    )
+
+
+def _position_axis(spec: Any, shape: Shape, axis: int) -> int | None:
+    if isinstance(spec, SoftmaxCrossEntropy):
+        return axis
+    return len(shape) - 1 if spec.average_outputs else None
 
 
 def _axis(spec: SoftmaxCrossEntropy, shape: Shape) -> int:
@@ -245,34 +253,32 @@ def _denominator(xp: Arrays, spec: Any, denominator: Any, logits: Array, check_v
     return array
 
 
-def _check_values(xp: Arrays, call: Call, sample_weight: Any, class_weight: Any, mask: Any) -> None:
-    mask = None if mask is None else xp.to_numpy(mask)
+def _check_values(
+    xp: Arrays, spec: Any, shape: Shape, axis: int, targets: Any, sample_weight: Any, class_weight: Any, mask: Any
+) -> bool:
+    """Refuse bad values; return whether it was seen that no target is the ignored one."""
     for weight in class_weight if isinstance(class_weight, tuple) else (class_weight,):
         if weight is not None:
             _check_weights("class_weight", xp.to_numpy(weight))
     if sample_weight is not None:
         _check_weights("sample_weight", xp.to_numpy(sample_weight))
-    targets, low = xp.to_numpy(call.targets), 0
-    high: float = np.finfo(np.float64).max
-    expected, error = "be finite and >= 0", ValueError
-    ignored = call.spec.ignore_index if isinstance(call.spec, SoftmaxCrossEntropy) else call.spec.ignore_label
-    if call.hard:
-        high, expected, error = (
-            call.num_classes - 1,
-            f"be class indices from 0 to {call.num_classes - 1}",
-            TargetIndexError,
-        )
+    targets, hard, low = xp.to_numpy(targets), len(targets.shape) < len(shape), 0
+    high: float = shape[axis] - 1 if hard else np.finfo(np.float64).max
+    ignored = spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label
     # Two reductions settle the common case; NaN fails both comparisons.
-    if targets.size == 0 or (targets.min() >= low and targets.max() <= high):
-        return
+    if targets.size == 0 or (np.minimum.reduce(targets, None) >= low and np.maximum.reduce(targets, None) <= high):
+        return ignored is None or not low <= ignored <= high
     bad = ~((targets >= low) & (targets <= high))
     if ignored is not None:
         bad &= targets != ignored
     if mask is not None:
-        position_axis = None if call.hard else call.position_axis
-        kept = mask.reshape(mask.shape + (1,) * (len(call.position_shape) - mask.ndim))
-        bad &= kept if position_axis is None else np.expand_dims(kept, position_axis)
+        kept, position_axis = xp.to_numpy(mask), _position_axis(spec, shape, axis)
+        kept = kept.reshape(kept.shape + (1,) * (len(drop(shape, position_axis)) - kept.ndim))
+        bad &= kept if hard or position_axis is None else np.expand_dims(kept, position_axis)
+    expected = f"be class indices from 0 to {high}" if hard else "be finite and >= 0"
+    error = TargetIndexError if hard else ValueError
     _refuse_first("targets", expected, targets, bad, error)
+    return False
 
 
 def _check_weights(name: str, values: np.ndarray[Any, Any]) -> None:

@@ -12,6 +12,7 @@ float64. Where the host has not checked the values, a bad row's coefficients are
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,123 +51,183 @@ def undivided(c: Any) -> Any:
     return replace(c, denominator=None)
 
 
+def divided(xp: Arrays, c: Any) -> Any:
+    """Return the coefficients divided by their denominator, all 0 where that is."""
+    if c.denominator is None:
+        return c
+
+    def quotient(x: Array | None) -> Any:
+        return None if x is None else divide(xp, "zero", x, c.denominator)
+
+    if isinstance(c, SigmoidCoefficients):
+        return SigmoidCoefficients(quotient(c.pos), quotient(c.neg), None)
+    return SoftmaxCoefficients(
+        c.axis, c.index, c.targets, quotient(c.alpha), c.column, quotient(c.beta), c.row, denominator=None
+    )
+
+
 def lower(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients | SigmoidCoefficients:
     """Return the coefficients of one checked call; distributions and binary coefficients have ``dtype``."""
-    return (_softmax if isinstance(call.spec, SoftmaxCrossEntropy) else _sigmoid)(xp, call, dtype)
+    parts = _parts(xp, call, dtype)
+    return parts.coefficients(parts.denominator())
 
 
-def _softmax(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients:
-    spec: SoftmaxCrossEntropy = call.spec
-    axis, num_classes, smoothing = call.axis, call.num_classes, spec.label_smoothing
-    w, s, valid, bad = _weight(xp, call, call.class_weight), _sample_weight(xp, call), call.rows(xp, call.mask), None
-    given = None
-    if call.hard:
-        index, targets = xp.expand_dims(xp.astype(call.targets, xp.int64), axis), None
-        if spec.ignore_index is not None:
-            kept = ~xp.equal(index, spec.ignore_index)
+def denominator_of(xp: Arrays, call: Call, dtype: Any, parts: Iterable[Call]) -> Array | float | None:
+    """Return what a mean divides by, or None: of a whole call, without an array of its size, from its parts."""
+    of_values = ("mean_over_weights", "mean_over_valid", "mean_over_nonzero")
+    if call.denominator is not None or call.spec.reduction not in of_values:
+        return _denominator(xp, call, None, None)
+    found: list[Any] = [_parts(xp, part, dtype).denominator() for part in parts]
+    return sum(found[1:], found[0])
+
+
+def _parts(xp: Arrays, call: Call, dtype: Any) -> _Softmax | _Sigmoid:
+    return (_Softmax if isinstance(call.spec, SoftmaxCrossEntropy) else _Sigmoid)(xp, call, dtype)
+
+
+class _Softmax:
+    """What coefficients and denominator share, for one class out of C."""
+
+    def __init__(self, xp: Arrays, call: Call, dtype: Any) -> None:
+        self.xp, self.call = xp, call
+        spec: SoftmaxCrossEntropy = call.spec
+        axis, num_classes = call.axis, call.num_classes
+        self.w, self.s = _weight(xp, call, call.class_weight), _sample_weight(xp, call)
+        valid, bad = call.rows(xp, call.mask), None
+        index = targets = given = None
+        if call.hard:
+            index = xp.expand_dims(xp.astype(call.targets, xp.int64), axis)
+            if spec.ignore_index is not None and not call.none_ignored:
+                kept = ~xp.equal(index, spec.ignore_index)
+                valid = kept if valid is None else valid & kept
+            if valid is not None:
+                index = xp.where(valid, index, 0)
+            if not call.checked:
+                bad = (index < 0) | (index >= num_classes)
+                index = xp.where(bad, 0, index)
+        else:
+            # What is wider than the logits decides as it is, and is rounded after: an argmax must not see a tie.
+            given = call.targets if call.targets.dtype == xp.wide else xp.astype(call.targets, dtype)
+            if valid is not None:
+                given = xp.where(valid, given, 0.0)
+            if not call.checked:
+                bad = xp.any(~((given >= 0) & (given < INF)), axis)
+            targets = xp.astype(given, dtype)
+        self.valid, self.bad, self.index, self.targets = valid, bad, index, targets
+
+        # `weight` is W, a row's class weight before smoothing.
+        self.weight: Array | None = None
+        self.row: Array | None = None
+        self._weights: Array | None = None
+        if self.w is not None:
+            self.row = xp.reshape(self.w, class_shape(num_classes, axis, len(call.shape)))
+            if call.hard:
+                self.weight = xp.take(self.w, index)
+            elif spec.weighting == "label":
+                self.weight = xp.take(self.w, xp.argmax(given, axis))
+            else:
+                self.weight = xp.sum(xp.astype(given, xp.wide) * self.row, axis)
+
+    def finish(self, rows: Array | None, factor: float = 1.0) -> Array:
+        """Return s * rows * factor, one a row."""
+        rows = self.xp.ones(self.call.row_shape(self.xp), self.call.logits) if rows is None else rows
+        rows = rows if self.s is None else rows * self.s
+        return _finish(self.xp, rows if factor == 1 else rows * factor, self.valid, self.bad)
+
+    def weights(self) -> Array:
+        """Return v s W, one a row."""
+        if self._weights is None:
+            self._weights = self.finish(self.weight)
+        return self._weights
+
+    def denominator(self) -> Array | float | None:
+        return _denominator(self.xp, self.call, self.valid, self.weights)
+
+    def coefficients(self, denominator: Array | float | None) -> SoftmaxCoefficients:
+        spec: SoftmaxCrossEntropy = self.call.spec
+        smoothing = spec.label_smoothing
+        keep, spread = 1 - smoothing, smoothing / self.call.num_classes
+        column, row = None, self.row
+        on_target = on_all = self.weight
+        if self.weight is not None and spec.weighting == "term":
+            on_all = None
+            if not self.call.hard:
+                on_target, column = None, row
+        elif self.weight is not None:
+            row = None
+            if spec.weighting == "expected" and smoothing:
+                on_target = on_all = keep * self.weight + spread * self.xp.sum(self.w)
+        return SoftmaxCoefficients(
+            axis=self.call.axis,
+            index=self.index,
+            targets=self.targets,
+            alpha=self.weights() if not smoothing and on_target is self.weight else self.finish(on_target, keep),
+            column=column,
+            beta=self.finish(on_all, spread) if smoothing else None,
+            row=row if smoothing else None,
+            denominator=denominator,
+        )
+
+
+class _Sigmoid:
+    """What coefficients and denominator share, for a binary loss."""
+
+    def __init__(self, xp: Arrays, call: Call, dtype: Any) -> None:
+        self.xp, self.call = xp, call
+        spec: SigmoidCrossEntropy = call.spec
+        self.w_neg, self.w_pos = (_weight(xp, call, w) for w in call.class_weight or (None, None))
+        self.s, valid, bad = _sample_weight(xp, call), call.rows(xp, call.mask), None
+        # Weights and what is wider than the logits are rounded once, as part of a coefficient.
+        if self.w_neg is not None or self.s is not None or call.targets.dtype == xp.wide:
+            dtype = xp.wide
+        t = xp.astype(call.targets, dtype)
+        if spec.ignore_label is not None and not call.none_ignored:
+            kept = ~xp.equal(t, spec.ignore_label)
             valid = kept if valid is None else valid & kept
         if valid is not None:
-            index = xp.where(valid, index, 0)
+            t = xp.where(valid, t, 0.0)
         if not call.checked:
-            bad = (index < 0) | (index >= num_classes)
-            index = xp.where(bad, 0, index)
-    else:
-        # What is wider than the logits decides as it is, and is rounded after: an argmax must not see a tie.
-        given = call.targets if call.targets.dtype == xp.wide else xp.astype(call.targets, dtype)
-        if valid is not None:
-            given = xp.where(valid, given, 0.0)
-        if not call.checked:
-            bad = xp.any(~((given >= 0) & (given < INF)), axis)
-        index, targets = None, xp.astype(given, dtype)
+            bad = ~((t >= 0) & (t < INF))
+        self.t, self.valid, self.bad = t, valid, bad
+        self.weight: Array | None = None
+        if self.w_neg is not None:
+            label = spec.weighting == "label"
+            self.weight = xp.where(t > 0.5, self.w_pos, self.w_neg) if label else (1 - t) * self.w_neg + t * self.w_pos
 
-    # `weight` is W, a row's class weight before smoothing.
-    weight: Array | None = None
-    column = row = None
-    if w is not None:
-        row = xp.reshape(w, class_shape(num_classes, axis, len(call.shape)))
-        if call.hard:
-            weight = xp.take(w, index)
-        elif spec.weighting == "label":
-            weight = xp.take(w, xp.argmax(given, axis))
-        else:
-            weight = xp.sum(xp.astype(given, xp.wide) * row, axis)
+    def denominator(self) -> Array | float | None:
+        xp, call, valid, last = self.xp, self.call, self.valid, len(self.call.shape) - 1
+        average = call.spec.average_outputs
 
-    keep, spread = 1 - smoothing, smoothing / num_classes
-    on_target = on_all = weight
-    if weight is not None and spec.weighting == "term":
-        on_all = None
-        if not call.hard:
-            on_target, column = None, row
-    elif weight is not None:
-        row = None
-        if spec.weighting == "expected" and smoothing:
-            on_target = on_all = keep * weight + spread * xp.sum(w)
+        def weights() -> Array:
+            each = xp.ones(xp.shape(call.logits), call.logits)
+            for factor in (self.s, self.weight):
+                if factor is not None:
+                    each = each * factor
+            each = _finish(xp, each, valid, self.bad)
+            return xp.sum(each, last) / call.num_classes if average else each
 
-    def finish(rows: Array | None, factor: float = 1.0) -> Array:
-        """Return s * rows * factor, one a row."""
-        rows = xp.ones(call.row_shape(xp), call.logits) if rows is None else rows
-        rows = rows if s is None else rows * s
-        return _finish(xp, rows if factor == 1 else rows * factor, valid, bad)
+        counted = xp.any(valid, last) if valid is not None and average else valid
+        return _denominator(xp, call, counted, weights)
 
-    alpha = finish(on_target, keep)
-    weights_are_alpha = not smoothing and on_target is weight
-    return SoftmaxCoefficients(
-        axis=axis,
-        index=index,
-        targets=targets,
-        alpha=alpha,
-        column=column,
-        beta=finish(on_all, spread) if smoothing else None,
-        row=row if smoothing else None,
-        denominator=_denominator(xp, call, valid, lambda: alpha if weights_are_alpha else finish(weight)),
-    )
-
-
-def _sigmoid(xp: Arrays, call: Call, dtype: Any) -> SigmoidCoefficients:
-    spec: SigmoidCrossEntropy = call.spec
-    w_neg, w_pos = (_weight(xp, call, w) for w in call.class_weight or (None, None))
-    s, valid, bad = _sample_weight(xp, call), call.rows(xp, call.mask), None
-    # Weights and what is wider than the logits are rounded once, as part of a coefficient.
-    if w_neg is not None or s is not None or call.targets.dtype == xp.wide:
-        dtype = xp.wide
-    t = xp.astype(call.targets, dtype)
-    if spec.ignore_label is not None:
-        kept = ~xp.equal(t, spec.ignore_label)
-        valid = kept if valid is None else valid & kept
-    if valid is not None:
-        t = xp.where(valid, t, 0.0)
-    if not call.checked:
-        bad = ~((t >= 0) & (t < INF))
-
-    # 1 - t' is never computed as such: at t = 1 it is e / 2 to the last bit.
-    smooth = spec.label_smoothing
-    pos, neg, weight = t, 1 - t, None
-    if w_neg is not None:
-        weight = xp.where(t > 0.5, w_pos, w_neg) if spec.weighting == "label" else neg * w_neg + t * w_pos
-    if smooth:
-        pos, neg = (1 - smooth) * pos + smooth / 2, (1 - smooth) * neg + smooth / 2
-    if weight is not None:
-        pos, neg = (pos * weight, neg * weight) if spec.weighting == "label" else (pos * w_pos, neg * w_neg)
-    share = s
-    if spec.average_outputs:
-        share = (1 if share is None else share) / call.num_classes
-    if share is not None:
-        pos, neg = pos * share, neg * share
-
-    def weights() -> Array:
-        each = xp.ones(xp.shape(call.logits), call.logits)
-        for factor in (s, weight):
-            if factor is not None:
-                each = each * factor
-        each = _finish(xp, each, valid, bad)
-        return xp.sum(each, len(call.shape) - 1) / call.num_classes if spec.average_outputs else each
-
-    counted = xp.any(valid, len(call.shape) - 1) if valid is not None and spec.average_outputs else valid
-    return SigmoidCoefficients(
-        pos=_finish(xp, pos, valid, bad),
-        neg=_finish(xp, neg, valid, bad),
-        denominator=_denominator(xp, call, counted, weights),
-    )
+    def coefficients(self, denominator: Array | float | None) -> SigmoidCoefficients:
+        xp, spec, smooth = self.xp, self.call.spec, self.call.spec.label_smoothing
+        # 1 - t' is never computed as such: at t = 1 it is e / 2 to the last bit.
+        pos, neg = self.t, 1 - self.t
+        if smooth:
+            pos, neg = (1 - smooth) * pos + smooth / 2, (1 - smooth) * neg + smooth / 2
+        if self.weight is not None:
+            label = spec.weighting == "label"
+            pos, neg = (pos * self.weight, neg * self.weight) if label else (pos * self.w_pos, neg * self.w_neg)
+        share = self.s
+        if spec.average_outputs:
+            share = (1 if share is None else share) / self.call.num_classes
+        if share is not None:
+            pos, neg = pos * share, neg * share
+        return SigmoidCoefficients(
+            pos=_finish(xp, pos, self.valid, self.bad),
+            neg=_finish(xp, neg, self.valid, self.bad),
+            denominator=denominator,
+        )
 
 
 def _weight(xp: Arrays, call: Call, w: Array | None) -> Array | None:
@@ -220,12 +281,20 @@ def reduce(xp: Arrays, call: Call, rows: Array, denominator: Array | float | Non
 
 
 def divide(xp: Arrays, zero_denominator: str, total: Array, denominator: Any) -> Array:
-    """Return the mean; where the denominator is exactly 0, what the spec says, with a gradient of 0."""
-    value = 0.0 if zero_denominator == "zero" else NAN
+    """Return the quotient in the type of ``total``; where the denominator is exactly 0, what the spec says instead."""
     if isinstance(denominator, int | float):
         if denominator:
             return total / denominator
         denominator = 0 * xp.ones((), total)
-    denominator = xp.astype(denominator, xp.wide)
-    empty = xp.equal(denominator, 0)
-    return xp.where(empty, value, total / xp.where(empty, 1.0, denominator))
+    denominator = xp.astype(denominator, total.dtype)
+    return unless_empty(xp, zero_denominator, total / xp.where(xp.equal(denominator, 0), 1.0, denominator), denominator)
+
+
+def unless_empty(xp: Arrays, zero_denominator: str, mean: Array, denominator: Any) -> Array:
+    """Return the mean; where the denominator is exactly 0, what the spec says, with a gradient of 0."""
+    value = 0.0 if zero_denominator == "zero" else NAN
+    if isinstance(denominator, int | float):
+        if denominator:
+            return mean
+        denominator = 0 * xp.ones((), mean)
+    return xp.where(xp.equal(denominator, 0), value, mean)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import array_api_strict
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import classweight.adapters.numpy as cwn
-from classweight import closed_form
+from classweight import blocks, closed_form
 from classweight._arrays import ArrayFunctions
 from classweight.call import prepare
 
@@ -37,14 +38,22 @@ def test_the_standard_suffices_and_the_bits_are_numpys(
     arguments = {k: v if k == "denominator" else array_api_strict.asarray(v) for k, v in call.arguments.items()}
     targets = array_api_strict.asarray(call.targets)
     prepared = call_of(call.spec, z, targets, check_values=check_values, **arguments)
+    of_numpy = functools.partial(cwn.loss_and_grad, call.spec, z, call.targets, validate=check_values, **call.arguments)
+    whole = of_numpy(upstream=above)
     with monkeypatch.context() as patch:
-        patch.setattr(closed_form, "BLOCK_BYTES", 64)  # blocks of one row or two
+        patch.setattr(blocks, "BLOCK_BYTES", 64)  # blocks of one row or two
         results = closed_form.loss_and_grad(strict, prepared, array_api_strict.asarray(above))
-    expected = cwn.loss_and_grad(call.spec, z, call.targets, upstream=above, validate=check_values, **call.arguments)
+        expected = of_numpy(upstream=above)
     for got, wanted in zip(results, expected, strict=True):
         assert got.shape == wanted.shape
         assert got.dtype == getattr(array_api_strict, np.dtype(dtype).name)
         np.testing.assert_array_equal(np.asarray(got), wanted, err_msg=str(call))
+    # The blocks are seen in the order of sums over rows, the denominator among them, and nowhere else.
+    # A gradient's terms cancel.
+    rtol = 4e-15 if dtype is np.float64 else 0.6 * np.finfo(dtype).eps
+    for got, wanted in zip(expected, whole, strict=True):
+        atol = np.finfo(dtype).eps * np.abs(wanted).max(initial=0)
+        np.testing.assert_allclose(got, wanted, rtol=rtol, atol=atol, err_msg=str(call))
 
 
 @each_refusal

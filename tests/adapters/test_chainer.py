@@ -72,6 +72,19 @@ def test_bits_are_those_of_the_numpy_adapter(seed: int) -> None:
         np.testing.assert_allclose(got, wanted, rtol=4e-16 if dtype is np.float64 else 0)
 
 
+@pytest.mark.parametrize("above", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_an_exact_gradient_is_rounded_once_whether_it_was_kept_or_not(dtype: Any, above: float) -> None:
+    rng = np.random.default_rng(5)
+    z, y = rng.normal(size=(50, 7)).astype(dtype), rng.integers(0, 7, 50)
+    spec = SoftmaxCrossEntropy(precision="exact", class_weight=rng.random(7))
+    x = Variable(z)
+    value = cwch.loss(spec, x, y)
+    expected = reference(spec, z.astype(np.float64), y, upstream=above)[1].astype(dtype)
+    for _ in range(2):  # what the forward kept, and what it did not
+        np.testing.assert_array_equal(gradient(value, x, np.asarray(above, dtype)).array, expected)
+
+
 @pytest.mark.parametrize("seed", range(80))
 def test_double_backprop_is_the_difference_of_gradients(seed: int) -> None:
     call = random_call(seed, inputs="logits")
