@@ -16,6 +16,7 @@ from torch import Tensor
 from ..conventions import torch as conventions
 from ..errors import refuse
 from ..spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
+from ._torch_arrays import HALF, kept
 
 __all__ = [
     "BCEWithLogitsLoss",
@@ -42,6 +43,7 @@ def loss(
     mask: Tensor | None = None,
     denominator: Tensor | float | None = None,
     validate: bool | None = None,
+    inplace: bool = False,
 ) -> Tensor:
     """Return the weighted cross-entropy that ``spec`` describes, differentiable in whatever requires a gradient.
 
@@ -53,11 +55,22 @@ def loss(
         May require a gradient (softmax), as may ``sample_weight`` and targets that are distributions.
     validate : bool, optional
         Look at the values. Default: on the CPU outside a traced graph.
+    inplace : bool, optional
+        Write the gradient over the logits, so that the step needs no memory of their size. From this call on they are
+        logits no more: compute what else is made of them before. An operation that needs its result for its backward,
+        such as a softcap by ``tanh``, must not have made them; autograd then raises a RuntimeError. There is one
+        backward, which cannot be differentiated. Where no gradient is asked for, nothing is written.
 
     Returns
     -------
     Tensor of the logits' dtype and device
         In nats; of the position shape for ``reduction="none"``, else 0-d.
+
+    Raises
+    ------
+    ValueError
+        With ``inplace``: logits that are a leaf, or a view of one, are not contiguous float32 or float64 on the CPU or
+        do not hold what is computed in; ``reduction="none"``; whatever the loss needs its composite of operations for.
 
     Examples
     --------
@@ -72,7 +85,7 @@ def loss(
             [ 0.0477, -0.0477]])
     """
     return _torch.loss(
-        _torch.make_call(spec, logits, validate, targets, sample_weight, class_weight, mask, denominator)
+        _torch.make_call(spec, logits, validate, targets, sample_weight, class_weight, mask, denominator), inplace
     )
 
 
@@ -140,11 +153,11 @@ class Loss(torch.nn.Module):
         return loss(self.spec, logits, targets, sample_weight, **options)
 
 
-_cross_entropy_spec = _torch.kept(
+_cross_entropy_spec = kept(
     lambda *native, soft_targets: conventions.cross_entropy(None, *native, soft_targets=soft_targets)
 )
-_nll_loss_spec = _torch.kept(lambda *native: conventions.nll_loss(None, *native))
-_binary_spec = _torch.kept(conventions.binary_cross_entropy_with_logits)
+_nll_loss_spec = kept(lambda *native: conventions.nll_loss(None, *native))
+_binary_spec = kept(conventions.binary_cross_entropy_with_logits)
 
 
 def cross_entropy(
@@ -271,7 +284,7 @@ def _autocast(input: Tensor, *others: Tensor | None) -> tuple[Any, ...]:
         return (input, *others)
 
     def cast(x: Tensor | None) -> Tensor | None:
-        return x if x is None or x.dtype not in _torch.HALF else x.float()
+        return x if x is None or x.dtype not in HALF else x.float()
 
     return tuple(map(cast, (input, *others)))
 

@@ -1,0 +1,157 @@
+"""The three kernels on the CPU, for a block of rows that is in cache: exponentials, sums and slopes in place.
+
+Nothing but ratios of a row's exponentials is used, so they may come from whatever makes them fastest, up to a factor.
+What is rare - a target whose exponential is lost, a row without a softmax - is looked for in the largest loss of a
+block, and costs passes of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Numbers = np.ndarray[Any, Any]
+
+# Below this many classes a row is too short for a softmax of its own.
+FEW_CLASSES = 16
+# The largest loss that a ratio of normal numbers holds, of 4 bytes and of 8.
+LIMIT = {4: 87.0, 8: 708.0}
+LOG2_E = math.log2(math.e)
+
+
+def hard(z: Tensor, axis: int, index: Numbers, out: Tensor, slopes: Numbers | None) -> tuple[Numbers, bool]:
+    """Return ``L_y``, and whether it may be infinite or NaN; with slopes, ``out`` becomes ``slopes (q - [c = y])``.
+
+    ``q_y - 1`` is ``-R_y / S``.
+
+    Parameters
+    ----------
+    z : Tensor
+        Logits, in their own type.
+    index : ndarray of int64
+        The target, one a row.
+    slopes : ndarray, optional
+        The coefficient times the upstream gradient, one a row, in float64.
+    out : Tensor
+        Of the type that is computed in, written over.
+    """
+    e = _exponentials(z, axis, out)
+    entries = _Entries(e, axis, index)
+    own = entries.replace(0.0)
+    others = e.sum(axis, keepdim=True).numpy()
+    ratio = torch.from_numpy(others / own)
+    loss = ratio.log1p_().numpy()
+    rare = _may_be_rare(loss)
+    if rare:
+        far = torch.from_numpy(own + others).div_(e.amax(axis, keepdim=True)).log_()
+        target = z.gather(axis, torch.from_numpy(index))
+        far += z.amax(axis, keepdim=True).to(e.dtype) - target
+        loss = np.where(own < np.finfo(own.dtype).tiny, far.numpy(), loss)
+    if slopes is not None:
+        own += others
+        scale = np.divide(slopes, own).astype(own.dtype)
+        entries.replace(np.negative(others, others))
+        e.mul_(torch.from_numpy(scale))
+        if rare:
+            e.masked_fill_(torch.from_numpy(slopes == 0), 0.0)
+    return loss, rare
+
+
+class _Entries:
+    """One class's entry a row, read and written by NumPy where it can, for it takes less time."""
+
+    def __init__(self, x: Tensor, axis: int, index: Numbers) -> None:
+        self.x, self.axis, self.index, self.flat = x, axis, index, None
+        if x.ndim == 2 and axis == 1 and x.is_contiguous():
+            self.flat = x.view(-1).numpy()
+            self.index = index + np.arange(0, x.numel(), x.shape[1])[:, None]
+
+    def replace(self, values: Any) -> Numbers:
+        """Return the entries, and put others in their place."""
+        if self.flat is not None:
+            old = self.flat.take(self.index)
+            self.flat[self.index] = values
+            return old
+        index = torch.from_numpy(self.index)
+        found = self.x.gather(self.axis, index)
+        self.x.scatter_(self.axis, index, values if isinstance(values, float) else torch.from_numpy(values))
+        return found.numpy()
+
+
+def dense(z: Tensor, axis: int, a: Tensor, out: Tensor, slopes: Tensor | float | None) -> Tensor:
+    """Return ``sum_c a_c L_c``; with ``slopes``, one a row or for all, ``out`` becomes them times ``A q_c - a_c``.
+
+    ``a`` has the type of ``out``. Both are written over.
+    """
+    source = z if z.dtype is out.dtype else out.copy_(z)
+    dominant = torch.from_numpy(source.numpy().argmax(axis, keepdims=True))
+    top, a_top = source.gather(axis, dominant), a.gather(axis, dominant)
+    rest = a.scatter_(axis, dominant, 0.0).sum(axis, keepdim=True)
+    near = torch.sub(top, source, out=out).mul_(a).sum(axis, keepdim=True)
+    e = _exponentials(z, axis, out)
+    at_top = e.gather(axis, dominant)
+    others = e.scatter_(axis, dominant, 0.0).sum(axis, keepdim=True) / at_top
+    weight = rest + a_top
+    loss = weight * others.log1p() + near
+    rare = _may_be_rare(loss.numpy(), slopes)
+    if rare:
+        excess = (top - z).masked_fill_(a == 0, 0.0)
+        loss = weight * (others + (top - top)).log1p() + excess.mul_(a).sum(axis, keepdim=True)
+        loss.masked_fill_(weight == 0, 0.0)
+    if slopes is not None:
+        scale = weight / (1 + others)
+        # A q_k - a_k: summed over the other classes where q_k > 1/2, and where that would cancel as it stands.
+        at_dominant = torch.where(others < 1, rest - others * scale, scale - a_top)
+        e.mul_(scale / at_top).sub_(a).scatter_(axis, dominant, at_dominant)
+        _multiply(e, slopes, weight == 0 if rare else None)
+    return loss
+
+
+def binary(z: Tensor, pos: Tensor, neg: Tensor, out: Tensor, slopes: Tensor | float | None) -> Tensor:
+    """Return ``pos softplus(-z) + neg softplus(z)``; with ``slopes``, ``out`` is ``neg sigmoid(z) - pos sigmoid(-z)``.
+
+    ``z`` and the coefficients have the type of ``out``. All but ``z`` are written over.
+    """
+    # No `where` in here: it takes longer than an exp.
+    up, down = torch.sigmoid(z), torch.sigmoid(-z)
+    torch.minimum(up, down, out=out).div_(torch.maximum(up, down)).log1p_()
+    loss = (pos + neg).mul_(out).addcmul_(pos, (-z).clamp_(min=0)).addcmul_(neg, z.clamp(min=0))
+    rare = _may_be_rare(loss.numpy(), slopes)
+    dead = (pos == 0) & (neg == 0) if rare else None
+    if rare:
+        each = (pos * (out - z.clamp(max=0)), neg * (out + z.clamp(min=0)))
+        loss = each[0].masked_fill_(pos == 0, 0.0).add_(each[1].masked_fill_(neg == 0, 0.0))
+    if slopes is not None:
+        torch.mul(neg, up, out=out).addcmul_(pos, down, value=-1)
+        _multiply(out, slopes, dead)
+    return loss
+
+
+def _exponentials(z: Tensor, axis: int, out: Tensor) -> Tensor:
+    """Return exp(z), each row times a factor, written to ``out``."""
+    if z.dtype is not torch.float64 and out.dtype is torch.float64:
+        # exp2 takes half the time of exp. Of what float32 holds, the exponent's rounding costs 2^-46 at the most.
+        return out.copy_(z).sub_(z.amax(axis, keepdim=True)).mul_(LOG2_E).exp2_()
+    z = z if z.dtype is out.dtype else out.copy_(z)
+    if axis == z.ndim - 1 and z.shape[axis] < FEW_CLASSES:
+        return torch.sub(z, z.amax(axis, keepdim=True), out=out).exp_()
+    return torch.softmax(z, axis, out=out)
+
+
+def _multiply(gradient: Tensor, slopes: Tensor | float, dead: Tensor | None) -> None:
+    """Multiply by what each row or all are to be multiplied by; what has no coefficient stays 0."""
+    if isinstance(slopes, Tensor):
+        gradient.mul_(slopes.to(gradient.dtype))
+    if dead is not None:
+        gradient.masked_fill_(dead, 0.0)
+
+
+def _may_be_rare(loss: Numbers, slopes: Tensor | float | None = None) -> bool:
+    """Whether a loss may be that of a lost exponential, infinite or NaN, or an upstream gradient is not finite."""
+    if isinstance(slopes, Tensor) and not math.isfinite(slopes.sum().item()):
+        return True
+    return loss.size > 0 and not np.maximum.reduce(loss, None) < LIMIT[loss.dtype.itemsize]
