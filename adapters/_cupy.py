@@ -6,7 +6,8 @@ THREADS = 256
 
 SOURCE = r"""
 // Compiled with -DLOGIT, the logits' type, -DREAL, the type computed in, and -DLANES, the threads that share a row: 1
-// where the class axis is not the last, for then neighbouring rows are neighbours in memory; else a warp or a block.
+// where the class axis is not the last, for then neighbouring rows are neighbours in memory; else up to a warp, or a
+// block.
 //
 // A row's coefficients are a_c = alpha [c = y] + beta shared_c. With k the dominant class and e_c = exp(z_c - z_k),
 //     R = sum_{c != k} e_c,   rest = sum_{c != k} a_c,   A = rest + a_k,
@@ -41,46 +42,83 @@ struct Bfloat {
 };
 #endif
 
-struct Top {
-    REAL value;
-    int index;
+// What one pass knows of the classes so far: the dominant one, and the sums over the others. Each new dominant class
+// makes an other of the last, and every distance is counted from the new one on.
+struct Seen {
+    REAL top, own, others, rest, near;
+    int k;
+
+    __device__ explicit Seen(int classes) : own(0), others(0), rest(0), near(0), k(classes) {
+        top = log((REAL)0);  // NVRTC has no INFINITY
+    }
+
+    __device__ void add(REAL x, REAL a, int c, int classes) {
+        REAL distance = x == top ? 0 : x > top ? x - top : top - x;
+        REAL e = x < 0 && x - x != 0 ? 0 : exp(-distance);  // 0 of -inf, at whatever distance
+        if (x > top) {
+            put_behind(rest + own, distance);
+            others = (others + (k < classes)) * e;
+            rest += own;
+            top = x;
+            own = a;
+            k = c;
+        } else {
+            put_behind(a, distance);
+            others += e;
+            rest += a;
+        }
+    }
+
+    __device__ void merge(Seen x, int classes) {
+        if (x.top > top || (x.top == top && x.k < k)) {
+            Seen larger = x;
+            x = *this;
+            *this = larger;
+        }
+        REAL distance = x.top == top ? 0 : top - x.top;
+        put_behind(x.rest + x.own, distance);
+        near += x.near;
+        others += x.k < classes ? (x.others + 1) * exp(-distance) : x.others;
+        rest += x.rest + x.own;
+    }
+
+    // A coefficient of 0 weighs nothing, however far the class is.
+    __device__ void put_behind(REAL a, REAL distance) {
+        if (a != 0) near += a * distance;
+    }
 };
 
-// As argmax does: a NaN is larger than any number, and of equals the first wins.
-__device__ bool goes_before(Top a, Top b) {
-    bool a_nan = a.value != a.value, b_nan = b.value != b.value;
-    if (a_nan != b_nan) return a_nan;
-    return a.value > b.value || ((a_nan || a.value == b.value) && a.index < b.index);
-}
-
-__device__ Top top_of_row(Top x) {
+__device__ Seen all_of_row(Seen x, int classes) {
 #if LANES > 1
-    for (int step = 16; step > 0; step /= 2) {
-        Top other = {__shfl_xor_sync(~0u, x.value, step), __shfl_xor_sync(~0u, x.index, step)};
-        if (goes_before(other, x)) x = other;
+    for (int step = (LANES < 32 ? LANES : 32) / 2; step > 0; step /= 2) {
+        Seen other(classes);
+        other.top = __shfl_xor_sync(~0u, x.top, step);
+        other.own = __shfl_xor_sync(~0u, x.own, step);
+        other.others = __shfl_xor_sync(~0u, x.others, step);
+        other.rest = __shfl_xor_sync(~0u, x.rest, step);
+        other.near = __shfl_xor_sync(~0u, x.near, step);
+        other.k = __shfl_xor_sync(~0u, x.k, step);
+        x.merge(other, classes);
     }
 #endif
 #if LANES > 32
-    __shared__ Top parts[LANES / 32];
-    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+    __shared__ REAL parts[5][LANES / 32];
+    __shared__ int ks[LANES / 32];
+    if (threadIdx.x % 32 == 0) {
+        int i = threadIdx.x / 32;
+        parts[0][i] = x.top, parts[1][i] = x.own, parts[2][i] = x.others, parts[3][i] = x.rest, parts[4][i] = x.near;
+        ks[i] = x.k;
+    }
     __syncthreads();
-    for (int i = 0; i < LANES / 32; ++i)
-        if (goes_before(parts[i], x)) x = parts[i];
-#endif
-    return x;
-}
-
-__device__ REAL sum_of_row(REAL x) {
-#if LANES > 1
-    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(~0u, x, step);
-#endif
-#if LANES > 32
-    __shared__ REAL parts[LANES / 32];
-    __syncthreads();
-    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
-    __syncthreads();
-    x = 0;
-    for (int i = 0; i < LANES / 32; ++i) x += parts[i];
+    if (threadIdx.x == 0) {
+        for (int i = 1; i < LANES / 32; ++i) {
+            Seen other(classes);
+            other.top = parts[0][i], other.own = parts[1][i], other.others = parts[2][i], other.rest = parts[3][i];
+            other.near = parts[4][i];
+            other.k = ks[i];
+            x.merge(other, classes);
+        }
+    }
 #endif
     return x;
 }
@@ -124,31 +162,16 @@ extern "C" __global__ void statistics(
         return;
     }
     z += row.first;
-    Top top = {log((REAL)0), classes};  // NVRTC has no INFINITY
-    for (int c = row.lane; c < classes; c += LANES) {
-        Top here = {(REAL)z[c * inner], c};
-        if (goes_before(here, top)) top = here;
-    }
-    top = top_of_row(top);
-    REAL other = 0, rest = 0, near = 0;
-    for (int c = row.lane; c < classes; c += LANES) {
-        if (c == top.index) continue;
-        REAL excess = top.value - (REAL)z[c * inner], a = row.coefficient(c);
-        other += exp(-excess);
-        rest += a;
-        if (a != 0) near += a * excess;
-    }
-    // 0, but NaN where the largest logit is no finite number: such a row has no softmax.
-    REAL own = top.value - top.value;
-    other = sum_of_row(other) + own;
-    rest = sum_of_row(rest);
-    near = sum_of_row(near);
+    Seen seen(classes);
+    for (int c = row.lane; c < classes; c += LANES) seen.add((REAL)z[c * inner], row.coefficient(c), c, classes);
+    seen = all_of_row(seen, classes);
     if (row.lane != 0) return;
-    REAL weight = rest + row.coefficient(top.index);
-    losses[row.number] = weight == 0 ? 0 : weight * log1p(other) + near;
+    // 0, but NaN where the largest logit is no finite number: such a row has no softmax.
+    REAL other = seen.others + (seen.top - seen.top), weight = seen.rest + seen.own;
+    losses[row.number] = weight == 0 ? 0 : weight * log1p(other) + seen.near;
     others[row.number] = other;
-    rests[row.number] = rest;
-    dominant[row.number] = top.index;
+    rests[row.number] = seen.rest;
+    dominant[row.number] = seen.k < classes ? seen.k : 0;
 }
 
 extern "C" __global__ void gradient(
@@ -189,7 +212,9 @@ TYPES = {"float16": "Half", "bfloat16": "Bfloat", "float32": "float", "float64":
 
 def lanes(classes: int, inner: int) -> int:
     """Return how many threads share a row of so many classes, each so many elements from the next."""
-    return 1 if inner > 1 else 32 if classes <= 2048 else THREADS
+    if inner > 1:
+        return 1
+    return THREADS if classes > 2048 else min(32, 1 << (max(1, classes // 4) - 1).bit_length())
 
 
 def options(dtype: str, computed_in: str, lanes: int) -> tuple[str, ...]:

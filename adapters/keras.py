@@ -42,15 +42,15 @@ _register = keras.saving.register_keras_serializable(package="classweight")
 
 def _native() -> Any:
     """Return the module that computes on the backend's tensors."""
-    match keras.config.backend():
-        case "tensorflow":
-            from . import _tensorflow as native
-        case "torch":
-            from . import _torch as native  # type: ignore[no-redef]
-        case "jax":
-            from . import _jax as native  # type: ignore[no-redef]
-        case other:
-            refuse("KERAS_BACKEND", "be 'tensorflow', 'torch' or 'jax'", repr(other))
+    backend = keras.config.backend()
+    if backend == "tensorflow":
+        from . import _tensorflow as native
+    elif backend == "torch":
+        from . import _torch as native  # type: ignore[no-redef]
+    elif backend == "jax":
+        from . import _jax as native  # type: ignore[no-redef]
+    else:
+        refuse("KERAS_BACKEND", "be 'tensorflow', 'torch' or 'jax'", repr(backend))
     return native
 
 

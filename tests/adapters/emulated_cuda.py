@@ -29,7 +29,8 @@ static thread_local Place blockIdx, threadIdx;
 static const Place blockDim = {LANES};
 static std::barrier together(LANES);
 static void __syncthreads() { together.arrive_and_wait(); }
-template <class V> V __shfl_xor_sync(unsigned, V x, int step) {
+// Static, for otherwise every library that is loaded would share the slots of the first.
+template <class V> static V __shfl_xor_sync(unsigned, V x, int step) {
     static V slots[LANES];
     slots[threadIdx.x] = x;
     together.arrive_and_wait();

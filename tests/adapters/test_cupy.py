@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import classweight.adapters.numpy as cwn
-from classweight import SoftmaxCrossEntropy
+from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from classweight.adapters import _cupy
 from classweight.reference import reference
 
@@ -51,7 +51,7 @@ def test_the_kernels_compile(dtype: str, tmp_path: Path) -> None:
         pytest.skip("neither nvcc nor NVRTC")
     source = tmp_path / "kernels.cu"
     source.write_text(_cupy.SOURCE)
-    for computed_in, lanes in [("float32", 1), ("float32", 32), ("float64", 256)]:
+    for computed_in, lanes in [("float32", 1), ("float32", 4), ("float32", 32), ("float64", 256)]:
         options = _cupy.options(dtype, computed_in, lanes)
         if library is not None:
             assert compile_with_nvrtc(library, [*options, "--gpu-architecture=sm_80"]) == ""
@@ -96,7 +96,7 @@ def without_denominator(call: RandomCall) -> dict[str, Any]:
     return {name: value for name, value in call.arguments.items() if name != "denominator"}
 
 
-SHAPES = {1: (5, 7, 3), 32: (6, 40), 256: (3, 2100)}
+SHAPES = {1: (5, 7, 3), 4: (6, 15), 32: (6, 140), 256: (3, 2100)}
 
 
 def index_call(lanes: int, smoothing: float = 0.0) -> tuple[Any, Any, Any, Any]:
@@ -232,3 +232,43 @@ def test_a_device_equals_the_reference(cupy: Any, seed: int) -> None:
     value, gradient = cwc.loss_and_grad(call.spec, z, t, upstream=cupy.asarray(call.upstream), **call.arguments)
     np.testing.assert_allclose(value.get(), expected[0], **CLOSE, err_msg=str(call))
     call.assert_gradient(gradient.get(), expected[1])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("spec", [SoftmaxCrossEntropy(class_weight=[1, 2, 3]), SigmoidCrossEntropy()])
+@pytest.mark.parametrize("soft", [False, True], ids=["index", "distribution"])
+def test_nothing_synchronises(cupy: Any, spec: Any, soft: bool) -> None:
+    """A stream that is being captured into a graph refuses whatever waits for it; the graph computes anew."""
+    import classweight.adapters.cupy as cwc
+
+    soft = soft or isinstance(spec, SigmoidCrossEntropy)
+    z = cupy.asarray(np.arange(12.0, dtype=np.float32).reshape(4, 3))
+    targets = cupy.full((4, 3), 0.25, np.float32) if soft else cupy.asarray(np.array([0, 1, 2, 5]))
+    sample_weight = cupy.asarray(np.array([1.0, 0.5, 0, 2]))
+    relaxed = cupy.cuda.runtime.streamCaptureModeRelaxed
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        cwc.loss_and_grad(spec, z, targets, sample_weight)  # compiles, and fills the pool of memory
+        stream.synchronize()
+        stream.begin_capture(relaxed)
+        captured = cwc.loss_and_grad(spec, z, targets, sample_weight)
+        graph = stream.end_capture()
+        z *= -1
+        graph.launch()
+        anew = cwc.loss_and_grad(spec, z, targets, sample_weight)
+        stream.synchronize()
+    for got, wanted in zip(captured, anew, strict=True):
+        np.testing.assert_array_equal(got.get(), wanted.get())
+
+
+@pytest.mark.gpu
+def test_each_device_computes_on_its_own(cupy: Any) -> None:
+    """The device that is current is not the logits'."""
+    import classweight.adapters.cupy as cwc
+
+    last = cupy.cuda.runtime.getDeviceCount() - 1
+    with cupy.cuda.Device(last):
+        z, labels = cupy.asarray(Z), cupy.asarray(Y)
+    with cupy.cuda.Device(0):
+        value, gradient = cwc.loss_and_grad(SoftmaxCrossEntropy(), z, labels)
+    assert value.device.id == gradient.device.id == last
+    np.testing.assert_allclose(value.get(), cwn.loss(SoftmaxCrossEntropy(), Z, Y), rtol=1e-12)
