@@ -29,6 +29,15 @@ PARITY = {
 KERAS_BACKENDS = ("tensorflow", "torch", "jax")
 # These compile for every shape anew, for longer than they compute.
 COMPILED = ("tensorflow:graph", "tensorflow:xla", "keras:jax")
+# Which session's environment a backend of the benchmark lives in.
+BENCHMARK = {
+    "tests": ("numpy", "torch", "torch:vs-compile", "torch:compile"),
+    "tensorflow": (
+        *("tensorflow", "tensorflow:function", "keras:tensorflow", "keras:tensorflow:function"),
+        *("keras:torch", "keras:jax"),
+    ),
+    "chainer": ("chainer",),
+}
 
 nox.options.default_venv_backend = "virtualenv"  # uv knows other variables than pip
 nox.options.reuse_venv = "yes"
@@ -56,6 +65,13 @@ def install(session: nox.Session, environment: str, extras: str, *requirements: 
     # Environments are reused, and the version does not change with the code.
     session.install("--force-reinstall", "--no-deps", str(wheel))
     session.env["PYTHONSAFEPATH"] = "1"  # ./classweight lacks its adapters
+
+
+def environments(session: nox.Session, sessions: Iterable[str]) -> dict[str, str]:
+    """Bring the environments of these sessions up to date, and return their interpreters."""
+    session.run(sys.executable, "-m", "nox", "--install-only", "-s", *sessions, silent=True)
+    session.env["PYTHONSAFEPATH"] = "1"
+    return {name: str(ROOT / ".nox" / name / "bin" / "python") for name in sessions}
 
 
 def files(*frameworks: str, folder: str = "**") -> list[str]:
@@ -90,7 +106,7 @@ def core(session: nox.Session) -> None:
 @nox.session(requires=["package"])
 def lint(session: nox.Session) -> None:
     """Check style, format and types."""
-    install(session, "torch", "[torch,conformance]", *groups("lint"))
+    install(session, "torch", "[torch,conformance,plot]", *groups("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     # At the root mypy would find ./classweight, and silently check that alone.
@@ -101,12 +117,14 @@ def lint(session: nox.Session) -> None:
 @nox.session(requires=["package"])
 def tests(session: nox.Session) -> None:
     """Test the core, NumPy and PyTorch: tests, doctests, README and the example; then the vectors and the suite."""
-    install(session, "torch", "[torch,conformance]", *groups("tests"))
+    install(session, "torch", "[torch,conformance,plot]", *groups("tests"))
     here = ("init", "numpy", "torch")
     adapters = [path.name for path in ROOT.glob("adapters/*.py") if path.stem.strip("_") not in here]
     ignored = [f"--ignore-glob=/*/classweight/adapters/{name}" for name in adapters]
-    ignored += [f"--ignore-glob=/*/tests/*/test_{name}.py" for name in ELSEWHERE]
+    ignored += [f"--ignore-glob=/*/tests/*/test_{name}.py" for name in (*ELSEWHERE, "triton")]
     pytest(session, "tests", "--doctest-modules", "--pyargs", "classweight", *ignored)
+    if sys.platform == "linux":
+        pytest(session, *files("triton"), TRITON_INTERPRET="1")
     session.run("python", "-m", "classweight.conformance.generate", "--check")
     session.run("python", "-m", "classweight", "conformance")
 
@@ -136,9 +154,8 @@ def chainer(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def parity(session: nox.Session) -> None:
     """Run the suite on every backend at once; then give every adapter what each framework's own functions gave."""
-    session.run(sys.executable, "-m", "nox", "--install-only", "-s", *PARITY, silent=True)
-    session.env.update(PYTHONSAFEPATH="1", CLASSWEIGHT_RECORD=str(RECORDS))
-    pythons = {name: str(ROOT / ".nox" / name / "bin" / "python") for name in PARITY}
+    pythons = environments(session, PARITY)
+    session.env["CLASSWEIGHT_RECORD"] = str(RECORDS)
     backends = {name: f"{name}@{pythons[home]}" for home, (names, _) in PARITY.items() for name in names}
     python = pythons["tests"]
 
@@ -156,3 +173,13 @@ def parity(session: nox.Session) -> None:
     replay = ("tests/conventions/recording.py", str(RECORDS))
     session.run(python, *replay, *options(name for name in backends if name not in COMPILED))
     session.run(python, *replay, "--every", "50", *options(COMPILED))
+
+
+@nox.session(venv_backend="none")
+def benchmark(session: nox.Session) -> None:
+    """Measure every adapter against its framework's own loss; the table is printed, and .nox/benchmark.png drawn."""
+    pythons = environments(session, BENCHMARK)
+    backends = [f"--backend={name}@{pythons[home]}" for home, names in BENCHMARK.items() for name in names]
+    report = str(ROOT / ".nox" / "benchmark")
+    written = ("--json", f"{report}.json", "--picture", f"{report}.png")
+    session.run(pythons["tests"], str(ROOT / "benchmarks"), *backends, *written, *session.posargs)
