@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import lru_cache, wraps
 from typing import Any
@@ -22,6 +23,7 @@ from ..call import Call
 from ..lowering import lower, reduce
 
 HALF = (torch.float16, torch.bfloat16)
+NOT_INPLACE = "be False for a second backward, one of many gradients at once, or one that is differentiated"
 
 
 class TorchArrays:
@@ -140,6 +142,24 @@ def composite_loss(call: Call, dtype: torch.dtype) -> Tensor:
     c = lower(xp, call, inside)
     rows = composite.rows(xp, call.spec, _cast(z, inside), c, xp.eps(z), inside)
     return _cast(reduce(xp, call, rows, c.denominator), dtype)
+
+
+def is_once(upstream: Tensor) -> bool:
+    """Whether a backward is the last: not differentiated itself, nor of many gradients at once."""
+    batched = torch._C._functorch.is_batchedtensor(upstream) or torch._C._functorch.is_legacy_batchedtensor(upstream)
+    return not (torch.is_grad_enabled() or batched)
+
+
+def composite_gradient(call: Call, upstream: Tensor) -> Tensor:
+    """Return the gradient of a backward that is differentiated itself, or of many at once."""
+    z = call.logits
+    if torch.is_grad_enabled():  # create_graph=True
+        return torch.autograd.grad(composite_loss(call, upstream.dtype), z, upstream, create_graph=True)[0]
+
+    def composite_of(z: Tensor) -> Tensor:
+        return composite_loss(dataclasses.replace(call, logits=z), upstream.dtype)
+
+    return torch.func.vjp(composite_of, z.detach())[1](upstream)[0]  # type: ignore[no-any-return]
 
 
 def round_once(x: Tensor, dtype: torch.dtype) -> Tensor:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ..call import Call
+from ..errors import refuse
 from ..lowering import SigmoidCoefficients, SoftmaxCoefficients, divided, lower, reduce, unless_empty
 from . import _triton
-from ._torch_arrays import composite_loss, inside_of, round_once, xp
+from ._torch_arrays import NOT_INPLACE, composite_gradient, inside_of, is_once, round_once, xp
 
 is_usable = _triton.is_usable
 
@@ -49,24 +50,14 @@ class FusedOnDevice(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None, None]:
-        once = not torch.is_grad_enabled() and not _is_batched(upstream)
+        once = is_once(upstream)
         if ctx.inplace and (ctx.spent or not once):
-            raise RuntimeError(
-                "With `inplace=True` the gradient takes the logits' place: there is one backward, "
-                "and none of it is differentiated or batched."
-            )
+            refuse("inplace", NOT_INPLACE, True, error=RuntimeError)
         z, *tensors = ctx.saved_tensors  # raises if one of them was changed in place since
         statistics, rest = tuple(tensors[: ctx.count]), iter(tensors[ctx.count :])
         call = dataclasses.replace(_together(ctx.call, rest), logits=z)
-        if torch.is_grad_enabled():  # create_graph=True
-            value = composite_loss(call, upstream.dtype)
-            return torch.autograd.grad(value, z, upstream, create_graph=True)[0], None, None, None
         if not once:
-
-            def composite_of(z: Tensor) -> Tensor:
-                return composite_loss(dataclasses.replace(call, logits=z), upstream.dtype)
-
-            return torch.func.vjp(composite_of, z.detach())[1](upstream)[0], None, None, None
+            return composite_gradient(call, upstream), None, None, None
         inside = inside_of(call)
         c = divided(xp, lower(xp, call, inside)) if ctx.c is None else _together(ctx.c, rest)
         upstream = upstream.to(torch.float64)
@@ -78,11 +69,6 @@ class FusedOnDevice(torch.autograd.Function):
             ctx.spent = True
             torch.autograd.graph.increment_version(z)
         return gradient, None, None, None
-
-
-def _is_batched(x: Tensor) -> bool:
-    """Whether this gradient is many at once: of vmap, or of ``is_grads_batched``."""
-    return bool(torch._C._functorch.is_batchedtensor(x) or torch._C._functorch.is_legacy_batchedtensor(x))
 
 
 def _apart(x: Call | SoftmaxCoefficients | SigmoidCoefficients, tensors: list[Tensor]) -> tuple[type, dict[str, Any]]:

@@ -21,7 +21,7 @@ from ..errors import refuse
 from ..lowering import SoftmaxCoefficients, denominator_of, divide, divided, lower, unless_empty
 from ..spec import SigmoidCrossEntropy
 from . import _torch_rows as kernels
-from ._torch_arrays import HALF, composite_loss, inside_of, round_once, xp
+from ._torch_arrays import HALF, NOT_INPLACE, composite_gradient, inside_of, is_once, round_once, xp
 from ._torch_rows import Numbers
 
 host = ArrayFunctions(np)
@@ -62,10 +62,9 @@ class Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None, None]:
         kept, ctx.kept = ctx.kept, None
-        once = not torch.is_grad_enabled() and not _is_batched(upstream)
+        once = is_once(upstream)
         if ctx.inplace and not (once and kept is not None):
-            expected = "be False for a second backward, one of many gradients at once, or one that is differentiated"
-            refuse("inplace", expected, True, error=RuntimeError)
+            refuse("inplace", NOT_INPLACE, True, error=RuntimeError)
         if kept is not None and once:
             factor = upstream.item()
             if factor == 1:
@@ -74,15 +73,8 @@ class Fused(torch.autograd.Function):
                 return kept.mul_(upstream), None, None, None
         z, *arguments = ctx.saved_tensors  # raises if one of them was changed in place since
         call = _call_of(ctx.rest, z, *arguments)
-        if torch.is_grad_enabled():  # create_graph=True
-            value = composite_loss(call, upstream.dtype)
-            return torch.autograd.grad(value, z, upstream, create_graph=True)[0], None, None, None
         if not once:
-
-            def composite_of(z: Tensor) -> Tensor:
-                return composite_loss(dataclasses.replace(call, logits=z), upstream.dtype)
-
-            return torch.func.vjp(composite_of, z.detach())[1](upstream)[0], None, None, None
+            return composite_gradient(call, upstream), None, None, None
         upstream = upstream.to(torch.float64)
         if call.spec.reduction == "none" and call.position_axis is not None:
             upstream = upstream.unsqueeze(call.position_axis)
@@ -107,11 +99,6 @@ def _call_of(rest: tuple[Any, ...], z: Tensor, *arguments: Any) -> Call:
         shape=shape,
         axis=axis,
     )
-
-
-def _is_batched(x: Tensor) -> bool:
-    """Whether this gradient is many at once: of vmap, or of ``is_grads_batched``."""
-    return bool(torch._C._functorch.is_batchedtensor(x) or torch._C._functorch.is_legacy_batchedtensor(x))
 
 
 def memory_like(z: Tensor) -> Tensor:

@@ -189,10 +189,14 @@ class _Sigmoid:
         if not call.checked:
             bad = ~((t >= 0) & (t < INF))
         self.t, self.valid, self.bad = t, valid, bad
-        self.weight: Array | None = None
-        if self.w_neg is not None:
-            label = spec.weighting == "label"
-            self.weight = xp.where(t > 0.5, self.w_pos, self.w_neg) if label else (1 - t) * self.w_neg + t * self.w_pos
+
+    def weight(self) -> Array | None:
+        """Return W, an element's class weight before smoothing: several passes, so where it is needed only."""
+        if self.w_neg is None:
+            return None
+        if self.call.spec.weighting == "label":
+            return self.xp.where(self.t > 0.5, self.w_pos, self.w_neg)
+        return (1 - self.t) * self.w_neg + self.t * self.w_pos
 
     def denominator(self) -> Array | float | None:
         xp, call, valid, last = self.xp, self.call, self.valid, len(self.call.shape) - 1
@@ -200,7 +204,7 @@ class _Sigmoid:
 
         def weights() -> Array:
             each = xp.ones(xp.shape(call.logits), call.logits)
-            for factor in (self.s, self.weight):
+            for factor in (self.s, self.weight()):
                 if factor is not None:
                     each = each * factor
             each = _finish(xp, each, valid, self.bad)
@@ -215,9 +219,9 @@ class _Sigmoid:
         pos, neg = self.t, 1 - self.t
         if smooth:
             pos, neg = (1 - smooth) * pos + smooth / 2, (1 - smooth) * neg + smooth / 2
-        if self.weight is not None:
-            label = spec.weighting == "label"
-            pos, neg = (pos * self.weight, neg * self.weight) if label else (pos * self.w_pos, neg * self.w_neg)
+        if self.w_neg is not None:
+            w_pos, w_neg = (self.weight(),) * 2 if spec.weighting == "label" else (self.w_pos, self.w_neg)
+            pos, neg = pos * w_pos, neg * w_neg
         share = self.s
         if spec.average_outputs:
             share = (1 if share is None else share) / self.call.num_classes
