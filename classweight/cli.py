@@ -59,9 +59,8 @@ def _add_conformance(commands: Any) -> None:
 
 def _conformance(options: argparse.Namespace) -> int:
     from .conformance import backends as known_backends
-    from .conformance.cases import load
+    from .conformance import own as own_cases
     from .conformance.client import BackendError
-    from .conformance.own import cases_for
     from .conformance.runner import KnownFailures, on_terminal, run
 
     own = [name for name in options.backend or () if name.partition("@")[0] not in known_backends.known()]
@@ -77,11 +76,7 @@ def _conformance(options: argparse.Namespace) -> int:
         return UNUSABLE
 
     def cases_of(hello: Any) -> list[Any]:
-        if spec is None:
-            cases = list(load())
-        else:
-            takes = {"sample_weight": hello["sample_weight"], "upstream": hello["framework"] != "numpy"}
-            cases = cases_for(spec, targets=options.targets, **takes)
+        cases = own_cases.cases_of(hello, spec, options.targets)
         return [case for case in cases if chosen(case.clause, options.clause) and chosen(case.id, options.case)]
 
     def chosen(name: str, patterns: list[str] | None) -> bool:

@@ -17,6 +17,7 @@ from ._arrays import ArrayFunctions
 from ._batch import Array, Batch, make_batch
 from ._habits import HABITS, LEGEND, Habit, Spec, formula
 from .call import prepare
+from .lowering import denominator_of
 
 __all__ = ["Comparison", "Row", "compare"]
 
@@ -257,10 +258,10 @@ def _numbers(spec: Spec, batch: Batch) -> tuple[float, float, Array]:
     call = prepare(_xp, spec, scores, *arguments, check_values=True)
     with np.errstate(all="ignore"):
         loss, gradient = closed_form.loss_and_grad(_xp, call)
-        denominator = closed_form.loss_parts(_xp, call)[1]
+        denominator = denominator_of(_xp, call, np.float64, (call,))
         if spec.inputs != "logits":
             gradient = _through_softmax(batch, spec.inputs, scores, gradient)
-    return float(loss), float(denominator), gradient
+    return float(loss), 1.0 if denominator is None else float(denominator), gradient
 
 
 def _through_softmax(batch: Batch, inputs: str, scores: Array, gradient: Array) -> Array:

@@ -93,19 +93,17 @@ class _Softmax:
         spec: SoftmaxCrossEntropy = call.spec
         axis, num_classes = call.axis, call.num_classes
         self.w, self.s = _weight(xp, call, call.class_weight), _sample_weight(xp, call)
-        valid, bad = call.rows(xp, call.mask), None
-        index = targets = given = None
+        index = targets = given = bad = None
         if call.hard:
             index = xp.expand_dims(xp.astype(call.targets, xp.int64), axis)
-            if spec.ignore_index is not None and not call.none_ignored:
-                kept = ~xp.equal(index, spec.ignore_index)
-                valid = kept if valid is None else valid & kept
+            valid = _valid(xp, call, index, spec.ignore_index)
             if valid is not None:
                 index = xp.where(valid, index, 0)
             if not call.checked:
                 bad = (index < 0) | (index >= num_classes)
                 index = xp.where(bad, 0, index)
         else:
+            valid = _valid(xp, call)
             # What is wider than the logits decides as it is, and is rounded after: an argmax must not see a tie.
             given = call.targets if call.targets.dtype == xp.wide else xp.astype(call.targets, dtype)
             if valid is not None:
@@ -176,14 +174,12 @@ class _Sigmoid:
         self.xp, self.call = xp, call
         spec: SigmoidCrossEntropy = call.spec
         self.w_neg, self.w_pos = (_weight(xp, call, w) for w in call.class_weight or (None, None))
-        self.s, valid, bad = _sample_weight(xp, call), call.rows(xp, call.mask), None
+        self.s, bad = _sample_weight(xp, call), None
         # Weights and what is wider than the logits are rounded once, as part of a coefficient.
         if self.w_neg is not None or self.s is not None or call.targets.dtype == xp.wide:
             dtype = xp.wide
         t = xp.astype(call.targets, dtype)
-        if spec.ignore_label is not None and not call.none_ignored:
-            kept = ~xp.equal(t, spec.ignore_label)
-            valid = kept if valid is None else valid & kept
+        valid = _valid(xp, call, t, spec.ignore_label)
         if valid is not None:
             t = xp.where(valid, t, 0.0)
         if not call.checked:
@@ -232,6 +228,15 @@ class _Sigmoid:
             neg=_finish(xp, neg, self.valid, self.bad),
             denominator=denominator,
         )
+
+
+def _valid(xp: Arrays, call: Call, targets: Array | None = None, ignored: int | None = None) -> Array | None:
+    """Return where a position is neither masked nor ignored, None where all are so."""
+    valid = call.rows(xp, call.mask)
+    if ignored is None or call.none_ignored:
+        return valid
+    kept = ~xp.equal(targets, ignored)
+    return kept if valid is None else valid & kept
 
 
 def _weight(xp: Arrays, call: Call, w: Array | None) -> Array | None:

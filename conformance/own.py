@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from classweight.errors import refuse
 
-from .cases import Case, ExpectedError, TypedArray, brief
+from .cases import Case, ExpectedError, TypedArray, brief, load
 from .floats import FORMATS
 
 Targets = Literal["index", "distribution"]
@@ -29,6 +29,14 @@ FLAGS = {
     "all-ignored": ("AllIgnored",),
     "ignored-nan": ("IgnoredNaN",),
 }
+
+
+def cases_of(hello: Mapping[str, Any], spec: Spec | None, targets: Targets = "index") -> list[Case]:
+    """Return what to hand to a worker that says hello: the vectors or, with a spec, the cases of it."""
+    if spec is None:
+        return list(load())
+    takes = {"sample_weight": hello["sample_weight"], "upstream": hello["framework"] != "numpy"}
+    return cases_for(spec, targets=targets, **takes)
 
 
 def cases_for(

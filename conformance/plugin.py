@@ -89,12 +89,10 @@ class _Suite:
 
     def cases(self, hello: Mapping[str, Any]) -> Iterator[Case]:
         """Yield the cases for a worker that says hello."""
-        from .cases import load
-        from .own import cases_for
+        from .own import cases_of
 
-        takes = {"sample_weight": hello["sample_weight"], "upstream": hello["framework"] != "numpy"}
         targets, clauses = (self.config.getoption(f"classweight_{name}") for name in ("targets", "clause"))
-        for case in load() if self.spec is None else cases_for(self.spec, targets=targets, **takes):
+        for case in cases_of(hello, self.spec, targets):
             if not clauses or any(fnmatchcase(case.clause, pattern) for pattern in clauses):
                 yield case
 
