@@ -75,7 +75,7 @@ class ChainerArrays(ArrayFunctions):
         super().__init__(xp)
         for name in ("exp", "expm1", "log", "log1p", "reshape"):
             setattr(self, name, _either(getattr(self, name), getattr(F, name)))
-        self.where, self.ones_like = self._where, lambda x: xp.ones_like(_array(x))
+        self.where = self._where
 
     def asarray(self, x: Any, like: Array, name: str) -> Array:
         if not isinstance(x, Variable):
@@ -97,6 +97,9 @@ class ChainerArrays(ArrayFunctions):
         dtype = (x if isinstance(x, Tracked) else y).dtype
         both = (v.variable if isinstance(v, Tracked) else self.xp.asarray(v, dtype=dtype) for v in (x, y))
         return Tracked(F.where(condition, *both))
+
+    def broadcast_to(self, x: Array, like: Array) -> Array:
+        return _either(self.xp.broadcast_to, F.broadcast_to)(x, like.shape)
 
     def expand_dims(self, x: Array, axis: int) -> Array:
         return Tracked(F.expand_dims(x.variable, axis)) if isinstance(x, Tracked) else super().expand_dims(x, axis)

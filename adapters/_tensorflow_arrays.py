@@ -31,7 +31,7 @@ class TensorFlowArrays:
 
     wide, int64, flushes = tf.float64, tf.int64, True
     exp, expm1, log, log1p = map(staticmethod, (tf.math.exp, tf.math.expm1, tf.math.log, tf.math.log1p))
-    ones_like, reshape, expand_dims = map(staticmethod, (tf.ones_like, tf.reshape, tf.expand_dims))
+    reshape, expand_dims = map(staticmethod, (tf.reshape, tf.expand_dims))
     astype, take, detach = map(staticmethod, (tf.cast, tf.gather, tf.stop_gradient))
 
     def kind(self, x: Array) -> Kind:
@@ -67,6 +67,10 @@ class TensorFlowArrays:
 
     def ones(self, shape: tuple[Any, ...], like: Array) -> Array:
         return tf.ones(shape, self.wide)
+
+    def broadcast_to(self, x: Array, like: Array) -> Array:
+        # Not a product with ones: a graph makes a tiling of that, which ends the process where it is empty.
+        return tf.broadcast_to(x, tf.shape(like))
 
     def equal(self, x: Array, y: Any) -> Array:
         return tf.equal(x, y if tf.is_tensor(y) else tf.constant(y, x.dtype))

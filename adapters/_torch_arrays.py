@@ -31,7 +31,7 @@ class TorchArrays:
 
     wide, int64, flushes = torch.float64, torch.int64, False
     exp, expm1, log, log1p = torch.exp, torch.expm1, torch.log, torch.log1p
-    equal, where, ones_like = torch.eq, torch.where, torch.ones_like
+    equal, where = torch.eq, torch.where
     reshape, expand_dims = torch.reshape, torch.unsqueeze
 
     def kind(self, x: Tensor) -> Kind:
@@ -68,6 +68,9 @@ class TorchArrays:
 
     def weights(self, spec: Any, num_classes: int, like: Tensor) -> Any:
         return _weights(spec, num_classes, like.device)
+
+    def broadcast_to(self, x: Tensor, like: Tensor) -> Tensor:
+        return x.expand_as(like)
 
     def ones(self, shape: tuple[Any, ...], like: Tensor) -> Tensor:
         return torch.ones(shape, dtype=self.wide, device=like.device)

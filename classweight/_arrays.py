@@ -52,7 +52,9 @@ class Arrays(Protocol):
     def ones(self, shape: tuple[Any, ...], like: Array) -> Array:
         """Return wide ones on the device of ``like``."""
 
-    def ones_like(self, x: Array) -> Array: ...
+    def broadcast_to(self, x: Array, like: Array) -> Array:
+        """Return ``x`` in the shape of ``like``."""
+
     def reshape(self, x: Array, shape: tuple[Any, ...]) -> Array: ...
     def expand_dims(self, x: Array, axis: int) -> Array: ...
     def equal(self, x: Array, y: Array | float) -> Array:
@@ -109,7 +111,7 @@ class ArrayFunctions:
         self.xp = xp
         self.wide, self.float32, self.int64 = xp.float64, xp.float32, xp.int64
         self.exp, self.expm1, self.log, self.log1p, self.where = xp.exp, xp.expm1, xp.log, xp.log1p, xp.where
-        self.equal, self.ones_like = operator.eq, xp.ones_like
+        self.equal = operator.eq
         self.on_host = xp.__name__ != "cupy"
         # The standard has neither `out=` nor assignment by an index array; NumPy and CuPy have both.
         self.in_place = hasattr(xp, "put_along_axis")
@@ -155,6 +157,9 @@ class ArrayFunctions:
 
     def ones(self, shape: tuple[Any, ...], like: Array) -> Array:
         return self.xp.ones(shape, dtype=self.wide)
+
+    def broadcast_to(self, x: Array, like: Array) -> Array:
+        return self.xp.broadcast_to(x, like.shape)
 
     def expand_dims(self, x: Array, axis: int) -> Array:
         return x[(slice(None),) * axis + (None, ...)]

@@ -41,7 +41,7 @@ def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoeffici
         dense = alpha * c.targets if column is None else alpha * (c.targets * column)
         alive = xp.any(~xp.equal(dense, 0), axis)
     if beta is not None:
-        shared = beta * (xp.ones_like(z) if row is None else row)
+        shared = xp.broadcast_to(beta, z) if row is None else beta * row
         alive = alive | xp.any(~xp.equal(shared, 0), axis)
         if dense is not None:
             dense = dense + shared

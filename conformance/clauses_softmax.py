@@ -148,6 +148,10 @@ def label_smoothing() -> Iterator[Draft]:
         yield draft(f"confident-{end}", spec, [[40.0, 0, -3], [0, 25, 1]], [0, 1], dtype, flags=flags)
         spec = Softmax(label_smoothing=0.1, class_weight=W, **fields)
         yield draft(f"one-row-{end}", spec, Z[1:2], T[1:2], dtype, flags=("BatchOfOne", "SmoothingWithWeights"))
+        for kind, t in (("index", np.zeros(0, int)), ("soft", np.zeros((0, 3)))):
+            yield draft(f"empty-{kind}-{end}", spec, np.zeros((0, 3)), t, dtype, flags=("EmptyBatch",))
+            plain = Softmax(label_smoothing=0.1, **fields)
+            yield draft(f"empty-plain-{kind}-{end}", plain, np.zeros((0, 3)), t, dtype, flags=("EmptyBatch",))
     softmax = {"loss": "SoftmaxCrossEntropy", "version": 1}
     error = ("ValueError", "label_smoothing")
     yield draft("above-1", {**softmax, "label_smoothing": 1.5}, Z, T, error=(*error, "1.5"))
