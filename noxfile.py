@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nox
 
@@ -17,14 +20,14 @@ PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 ELSEWHERE = ("tensorflow", "keras", "chainer")
 # What each framework's own functions gave, for `parity` to hold every adapter against.
 RECORDS = ROOT / ".nox" / "records"
-# Which session's environment a backend lives in, and whose own functions are recorded there.
+# Which session's environment a backend lives in, and whose own functions are recorded there. The slow ones last.
 PARITY = {
     "tests": (("numpy", "torch", "torch:composite"), ("torch", "sklearn", "onnx")),
+    "chainer": (("chainer", "chainer:composite"), ("chainer",)),
     "tensorflow": (
-        ("tensorflow", "tensorflow:graph", "tensorflow:xla", "keras:tensorflow", "keras:torch", "keras:jax"),
+        ("tensorflow", "keras:tensorflow", "keras:torch", "tensorflow:graph", "keras:jax", "tensorflow:xla"),
         ("tensorflow", "keras"),
     ),
-    "chainer": (("chainer", "chainer:composite"), ("chainer",)),
 }
 KERAS_BACKENDS = ("tensorflow", "torch", "jax")
 # These compile for every shape anew, for longer than they compute.
@@ -165,14 +168,25 @@ def parity(session: nox.Session) -> None:
     report = str(ROOT / ".nox" / "parity.json")
     suite = ("-m", "classweight", "conformance", "--timeout", "300", "--json", report)
     session.run(python, *suite, *options(backends), *session.posargs)
-    for home, (_, frameworks) in PARITY.items():
-        for backend in KERAS_BACKENDS if "keras" in frameworks else ("",):
-            chosen = frameworks if backend in ("", KERAS_BACKENDS[0]) else ("keras",)
-            tests = files(*chosen, folder="conventions")
-            session.run(pythons[home], "-m", "pytest", "--quiet", *tests, env={"KERAS_BACKEND": backend})
-    replay = ("tests/conventions/recording.py", str(RECORDS))
-    session.run(python, *replay, *options(name for name in backends if name not in COMPILED))
-    session.run(python, *replay, "--every", "50", *options(COMPILED))
+
+    def run(command: tuple[str, ...], keras_backend: str = "") -> Any:
+        return session.run(*command, env={"KERAS_BACKEND": keras_backend}, silent=True)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+        def record(home: str, frameworks: Iterable[str], keras_backend: str = "") -> Future[Any]:
+            tests = files(*frameworks, folder="conventions")
+            return pool.submit(run, (pythons[home], "-m", "pytest", "--quiet", *tests), keras_backend)
+
+        # JAX takes the longest.
+        recorded = [record("tensorflow", ["keras"], backend) for backend in reversed(KERAS_BACKENDS)]
+        recorded += [record(home, [name for name in own if name != "keras"]) for home, (_, own) in PARITY.items()]
+        for output in recorded:
+            print(output.result())
+        replay = (python, "tests/conventions/recording.py", str(RECORDS))
+        compiled = pool.submit(run, (*replay, "--every", "50", *options(COMPILED)))
+        plain = pool.submit(run, (*replay, *options(name for name in backends if name not in COMPILED)))
+        print(plain.result(), compiled.result(), sep="\n")
 
 
 @nox.session(venv_backend="none")

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
 
@@ -182,6 +183,8 @@ class TensorFlow(NumPy):
 
         self.tf, self.variant = tensorflow, variant
         self.loss: Callable[..., Any] = adapter.loss
+        # One function a spec, as a user has: it is compiled anew for other shapes only.
+        self.compiled = lru_cache(maxsize=32)(self._compiled)
 
     def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
         return self.tf.constant(super().decode(data, dtype, shape))
@@ -190,21 +193,24 @@ class TensorFlow(NumPy):
         return super().encode(x.numpy())
 
     def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
-        tensors = {name: x for name, x in arguments.items() if self.tf.is_tensor(x)}
+        if not self.variant:
+            return self._step(spec, logits, targets, arguments, upstream)
+        self.loss(spec, logits, targets, **arguments)
+        result: Result = self.compiled(spec)(logits, targets, arguments, upstream)
+        return result
 
-        def step(logits: Any, targets: Any, tensors: dict[str, Any], upstream: Any) -> Result:
-            with self.tf.GradientTape() as tape:
-                tape.watch(logits)
-                loss = self.loss(spec, logits, targets, **{**arguments, **tensors})
-            gradient = tape.gradient(loss, logits, upstream)
-            if gradient is None:
-                raise TypeError("the loss does not depend on the logits")
-            return loss, self.tf.convert_to_tensor(gradient)  # of a gather they are slices
+    def _step(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+        with self.tf.GradientTape() as tape:
+            tape.watch(logits)
+            loss = self.loss(spec, logits, targets, **arguments)
+        gradient = tape.gradient(loss, logits, upstream)
+        if gradient is None:
+            raise TypeError("the loss does not depend on the logits")
+        return loss, self.tf.convert_to_tensor(gradient)  # of a gather they are slices
 
-        if self.variant:
-            self.loss(spec, logits, targets, **arguments)
-            step = self.tf.function(step, jit_compile=self.variant == "xla", autograph=False)
-        return step(logits, targets, tensors, upstream)
+    def _compiled(self, spec: Any) -> Callable[..., Result]:
+        step = partial(self._step, spec)
+        return self.tf.function(step, jit_compile=self.variant == "xla", autograph=False)  # type: ignore[no-any-return]
 
 
 class Keras(NumPy):
@@ -237,13 +243,20 @@ class Jax(NumPy):
         return self.jax.numpy.asarray(super().decode(data, dtype, shape))
 
     def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+        ones_like = self.jax.numpy.ones_like
+
         def function(logits: Any) -> Any:
             return self.loss(spec, logits, targets, **arguments)
 
+        def step(logits: Any, upstream: Any) -> Result:
+            loss, pullback = self.jax.vjp(function, logits)
+            return loss, pullback(ones_like(loss) if upstream is None else upstream)[0]
+
         if not self.jax.numpy.issubdtype(logits.dtype, self.jax.numpy.floating):
             return function(logits), None
-        loss, pullback = self.jax.vjp(function, logits)
-        return loss, pullback(self.jax.numpy.ones_like(loss) if upstream is None else upstream)[0]
+        # What is not traced is looked at while it is.
+        result: Result = self.jax.jit(step)(logits, upstream)
+        return result
 
 
 GLUES: dict[str, type[Glue]] = {glue.framework: glue for glue in (NumPy, Torch, Chainer, CuPy, TensorFlow, Keras)}

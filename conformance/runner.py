@@ -1,6 +1,6 @@
 """A run: every case to every backend's worker, every reply to the judge, everything into one report.
 
-Workers are asked side by side, as many at once as there are cores.
+Workers are asked side by side, as many at once as there are cores, and the last first: the slow ones are named last.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from .report import BackendReport, Differences, Outcome, Report, SweepFigures
 
 Progress = Callable[[str, int, int], None]
 Result: TypeAlias = tuple[TypedArray, TypedArray]
+# What one worker does while another is slow; their results lie in memory until all are there.
+SWEEPS_AT_ONCE = 8
 
 
 class KnownFailures:
@@ -95,7 +97,7 @@ def run(
                     results[case.id] = _result(reply)
             return results
 
-        found = list(pool.map(suite, workers, report.backends, suites))
+        found = _last_first(pool, suite, workers, report.backends, suites)
         if len(workers) > 1:
             for case in dict.fromkeys(itertools.chain(*found)):
                 _differ(report, "exact", [results.get(case) for results in found])
@@ -115,29 +117,30 @@ def _outcome(backend: str, case: Case, reply: Mapping[str, Any], known: KnownFai
 def _sweep(
     report: Report, workers: Sequence[Worker], elements: int, known: KnownFailures, progress: Progress, pool: Executor
 ) -> None:
+    def some(worker: Worker, own: BackendReport, cases: Sequence[Case]) -> list[Result | None]:
+        results = []
+        for case in cases:
+            reply = worker.ask(case.request())
+            outcome = _outcome(worker.name, case, reply, known)
+            own.sweeps.setdefault(case.spec["precision"], SweepFigures()).add(outcome)
+            if outcome.status != "passed":
+                own.sweep_outcomes.append(outcome)
+            results.append(_result(reply) if reply.get("gradient") else None)
+        return results
+
     plan = list(sweeps.plan(elements))
-    for i, sweep in enumerate(plan):
+    for i in range(0, len(plan), SWEEPS_AT_ONCE):
         progress("sweeps", i, len(plan))
-        for case in sweeps.cases(sweep):
-            precision, request = case.spec["precision"], case.request()
+        cases = [case for sweep in plan[i : i + SWEEPS_AT_ONCE] for case in sweeps.cases(sweep)]
+        found = _last_first(pool, some, workers, report.backends, [cases] * len(workers))
+        if len(workers) > 1:
+            for case, *results in zip(cases, *found, strict=True):
+                _differ(report, case.spec["precision"], results)
 
-            def one(
-                worker: Worker,
-                own: BackendReport,
-                case: Case = case,
-                precision: str = precision,
-                request: Mapping[str, Any] = request,
-            ) -> Result | None:
-                reply = worker.ask(request)
-                outcome = _outcome(worker.name, case, reply, known)
-                own.sweeps.setdefault(precision, SweepFigures()).add(outcome)
-                if outcome.status != "passed":
-                    own.sweep_outcomes.append(outcome)
-                return _result(reply) if reply.get("gradient") else None
 
-            results = list(pool.map(one, workers, report.backends))
-            if len(workers) > 1:
-                _differ(report, precision, results)
+def _last_first(pool: Executor, function: Callable[..., Any], *each: Sequence[Any]) -> list[Any]:
+    """Return what ``pool.map`` does."""
+    return list(pool.map(function, *map(reversed, each)))[::-1]
 
 
 def _result(reply: Mapping[str, Any]) -> Result:

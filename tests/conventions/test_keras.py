@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -61,8 +62,14 @@ def native(function: Callable[[Any], Any], y_pred: Any) -> tuple[Any, Any]:
         loss.backward(torch.tensor(upstream(tuple(loss.shape), str(y_pred.dtype))))
         return loss.detach().numpy(), x.grad.numpy()
     if BACKEND == "jax":
-        loss, pull_back = jax.vjp(function, jax.numpy.asarray(y_pred))
-        return np.asarray(loss), np.asarray(pull_back(jax.numpy.asarray(upstream(loss.shape, str(y_pred.dtype))))[0])
+
+        @jax.jit
+        def step(x: Any) -> Any:
+            loss, pull_back = jax.vjp(function, x)
+            return loss, *pull_back(jax.numpy.asarray(upstream(loss.shape, str(y_pred.dtype))))
+
+        loss, gradient = step(jax.numpy.asarray(y_pred))
+        return np.asarray(loss), np.asarray(gradient)
     return np.asarray(function(np.array(y_pred))), None
 
 
@@ -395,9 +402,11 @@ def dense_gradient() -> None:
 @shows("keras-zero-times-infinity")
 def zero_times_infinity() -> None:
     z = [[0, -np.inf, 1]]
-    assert np.isnan(of(DENSE, [[1.0, 0, 0]], z, from_logits=True)[0])
+    # XLA leaves out a product with a 0 that it knows.
+    with jax.disable_jit() if BACKEND == "jax" else nullcontext():
+        dense, sparse = (of(kind, y, z, from_logits=True)[0] for kind, y in ((DENSE, [[1.0, 0, 0]]), (SPARSE, [0])))
+    assert np.isnan(dense)
     assert reference(pages.categorical_crossentropy(True), z, [[1.0, 0, 0]])[0] == pytest.approx(1.3132616, rel=1e-7)
-    sparse = of(SPARSE, [0], z, from_logits=True)[0]
     assert np.isnan(sparse) if BACKEND in ("jax", "numpy") else sparse == pytest.approx(1.3132616, rel=1e-7)
 
 
