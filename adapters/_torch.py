@@ -9,27 +9,18 @@ from typing import Any
 
 from ._torch_arrays import composite_loss, inside_of, is_traced, kept, xp  # isort: skip  (it words a missing torch)
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..call import Call, prepare
 from ..errors import refuse
 from ..lowering import denominator_of
-from ..spec import SoftmaxCrossEntropy
+from ._torch_arrays import TENSORS
 from ._torch_fused import Fused
-
-# A subclass may be anything: a distributed tensor, a fake one.
-TENSORS = (Tensor, torch.nn.Parameter)
-FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def make_call(spec: Any, logits: Any, validate: bool | None, targets: Any, *others: Any) -> Call:
     """Return the checked call; values are looked at where that costs no synchronisation."""
-    if validate is not False and all(x is None for x in others):
-        call = _plain_call(spec, logits, targets)
-        if call is not None:
-            return call
     if not isinstance(logits, Tensor):
         refuse("logits", "be a tensor", type(logits).__name__, error=TypeError)
     if logits.layout is not torch.strided:
@@ -37,38 +28,6 @@ def make_call(spec: Any, logits: Any, validate: bool | None, targets: Any, *othe
     if validate is None:
         validate = logits.device.type == "cpu" and not is_traced()
     return prepare(xp, spec, logits, targets, *others, check_values=validate)
-
-
-def _plain_call(spec: Any, logits: Any, targets: Any) -> Call | None:
-    """Return the checked call of index targets for rows of logits, or None where anything is unusual.
-
-    All that a small batch takes is time of Python's, and most of that were the general checks.
-    """
-    if type(spec) is not SoftmaxCrossEntropy or type(targets) is not Tensor or type(logits) not in TENSORS:
-        return None
-    shape = tuple(logits.shape)
-    if len(shape) != 2 or targets.shape != shape[:1] or spec.axis not in (1, -1) or is_traced():
-        return None
-    if targets.dtype is not torch.int64 or logits.dtype not in FLOATS or not (logits.is_cpu and targets.is_cpu):
-        return None
-    if targets.layout is not torch.strided or logits.layout is not torch.strided or not (shape[0] and shape[1]):
-        return None
-    values, ignored = targets.numpy(), spec.ignore_index
-    if np.minimum.reduce(values) < 0 or np.maximum.reduce(values) >= shape[1]:
-        return None
-    return Call(
-        spec=spec,
-        logits=logits,
-        targets=targets,
-        sample_weight=None,
-        class_weight=None if spec.class_weight is None else xp.weights(spec, shape[1], logits),
-        mask=None,
-        denominator=None,
-        checked=True,
-        shape=shape,
-        axis=1,
-        none_ignored=ignored is None or not 0 <= ignored < shape[1],
-    )
 
 
 def loss(call: Call, inplace: bool = False) -> Tensor:

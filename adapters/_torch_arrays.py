@@ -23,6 +23,8 @@ from ..call import Call
 from ..lowering import lower, reduce
 
 HALF = (torch.float16, torch.bfloat16)
+# A subclass may be anything: a distributed tensor, a fake one.
+TENSORS = (Tensor, torch.nn.Parameter)
 NOT_INPLACE = "be False for a second backward, one of many gradients at once, or one that is differentiated"
 
 

@@ -27,6 +27,8 @@ from ._torch_rows import Numbers
 host = ArrayFunctions(np)
 # NumPy asks the system for large pages for arrays of this size, PyTorch does not.
 LARGE_BYTES = 1 << 22
+# Index targets of a block: what each row has beside its logits is to be as little of them.
+MOST_ROWS = 1 << 14
 
 
 class Fused(torch.autograd.Function):
@@ -87,6 +89,8 @@ def _call_of(rest: tuple[Any, ...], z: Tensor, *arguments: Any) -> Call:
     """Return the call again of what was saved."""
     targets, sample_weight, mask, tensor, *weights = arguments
     spec, number, checked, shape, axis = rest
+    if weights == [None] and spec.class_weight is not None:
+        weights = [xp.weights(spec, shape[axis], z)]
     return Call(
         spec=spec,
         logits=z,
@@ -123,12 +127,12 @@ def evaluate(call: Call, dtype: torch.dtype, gradient: Tensor | None, upstream: 
     z, spec, inside = call.logits, call.spec, inside_of(call)
     direct = gradient is not None and gradient.dtype is inside and gradient.data_ptr() != z.data_ptr()
     sparse = call.hard and not spec.label_smoothing
-    rows_of: Any = _Hard(call, direct) if sparse else _ByElement(call, inside)
+    rows_of: Any = _Hard(call, direct, inside) if sparse else _ByElement(call, inside)
     each: Any = None
     work: Any = None
     total = 0.0
     with np.errstate(all="ignore"):
-        for block in _blocks(call, rows_of.room // inside.itemsize):
+        for block in rows_of.blocks:
             logits, slopes = z, gradient
             if block is not ...:
                 logits, slopes = z[block], None if gradient is None else gradient[block]
@@ -151,8 +155,8 @@ def evaluate(call: Call, dtype: torch.dtype, gradient: Tensor | None, upstream: 
         return round_once(each if call.position_axis is None else each.reshape(call.loss_shape(xp)), dtype)
     wide = torch.float64 if dtype in HALF else dtype
     value = torch.tensor(total, dtype=wide, device=z.device)
-    if rows_of.denominator is not None:
-        value = unless_empty(xp, spec.zero_denominator, value, rows_of.denominator)
+    if rows_of.coefficients.denominator is not None:
+        value = unless_empty(xp, spec.zero_denominator, value, rows_of.coefficients.denominator)
     return round_once(value, dtype)
 
 
@@ -160,44 +164,19 @@ def _blocks(call: Call, room: int) -> list[Any]:
     """Return blocks of the first axis, of about ``room`` logits: an index of them each."""
     z = call.logits
     n = z.shape[0] if z.ndim > 1 and call.axis != 0 else 1
-    step = max(1, room * n // max(1, z.numel()))
+    positions = max(1, z.numel() // call.num_classes) if call.hard else 1
+    step = max(1, min(room * n // max(1, z.numel()), MOST_ROWS * n // positions))
     if step >= n:
         return [...]
     rest = (slice(None),) * (z.ndim - 1)
     return [(slice(start, min(start + step, n)), *rest) for start in range(0, n, step)]
 
 
-class _Hard:
-    """Index targets: one coefficient a row. They are lowered at once, by NumPy, which is faster on few numbers."""
+class _Coefficients:
+    """The coefficients of a call, divided by the denominator: lowered at once in a single block, else in each."""
 
-    def __init__(self, call: Call, direct: bool) -> None:
-        # Two passes follow the softmax; larger blocks are fewer, but scratch memory is not to be noticed.
-        self.room = 1 << 23 if direct else 1 << 21
-        c: Any = lower(host, _on_host(call), host.wide)
-        self.axis, self.index, self.alpha, self.denominator = c.axis, c.index, c.alpha, None
-        if c.denominator is not None:
-            self.denominator = float(c.denominator)
-            self.alpha = divide(host, "zero", c.alpha, self.denominator)
-
-    def __call__(self, block: Any, z: Tensor, out: Tensor, wanted: bool, upstream: Tensor | None) -> Any:
-        """Return the weighted losses of a block; ``out`` is written over, with the gradient if it is wanted."""
-        alpha, index, slopes = part(self.alpha, block), part(self.index, block), None
-        if wanted:
-            slopes = alpha if upstream is None else _times(alpha, upstream.numpy())
-        loss, rare = kernels.hard(z, self.axis, index, out, slopes)
-        rows = alpha * loss
-        return np.where(alpha == 0, 0.0, rows) if rare else rows
-
-
-class _ByElement:
-    """Distributions, smoothing and binary losses: coefficients of the logits' size, lowered block by block."""
-
-    def __init__(self, call: Call, inside: torch.dtype) -> None:
-        binary = isinstance(call.spec, SigmoidCrossEntropy)
-        # The more arrays a kernel holds, the smaller is the block of which they all are in cache.
-        self.room, self.inside = 1 << 19 if binary else 1 << 21, inside
-        self.reduced = call.spec.reduction != "none"
-        blocks = _blocks(call, self.room // inside.itemsize)
+    def __init__(self, xp: Any, call: Call, inside: Any, blocks: list[Any]) -> None:
+        self.xp, self.inside = xp, inside
         self.whole = lower(xp, call, inside) if blocks == [...] else None
         if self.whole is not None:
             denominator = self.whole.denominator
@@ -206,19 +185,52 @@ class _ByElement:
         self.denominator = None if denominator is None else float(denominator)
         if self.whole is not None:
             self.whole = divided(xp, dataclasses.replace(self.whole, denominator=self.denominator))
-        self.call = _divided(call, self.denominator)
+        self.call = _divided(xp, call, self.denominator)
+
+    def part(self, block: Any) -> Any:
+        """Return those of a block."""
+        if self.whole is not None:
+            return self.whole
+        c: Any = lower(self.xp, part_of_call(self.call, block), self.inside)
+        return c if c.denominator == 1 else divided(self.xp, c)
+
+
+class _Hard:
+    """Index targets: one coefficient a row, lowered by NumPy, which is faster on few numbers."""
+
+    def __init__(self, call: Call, direct: bool, inside: torch.dtype) -> None:
+        # Two passes follow the softmax; larger blocks are fewer, but scratch memory is not to be noticed.
+        self.blocks = _blocks(call, (1 << 23 if direct else 1 << 21) // inside.itemsize)
+        self.coefficients = _Coefficients(host, _on_host(call), host.wide, self.blocks)
+
+    def __call__(self, block: Any, z: Tensor, out: Tensor, wanted: bool, upstream: Tensor | None) -> Any:
+        """Return the weighted losses of a block; ``out`` is written over, with the gradient if it is wanted."""
+        c, slopes = self.coefficients.part(block), None
+        if wanted:
+            slopes = c.alpha if upstream is None else _times(c.alpha, upstream.numpy())
+        loss, rare = kernels.hard(z, c.axis, c.index, out, slopes)
+        rows = c.alpha * loss
+        return np.where(c.alpha == 0, 0.0, rows) if rare else rows
+
+
+class _ByElement:
+    """Distributions, smoothing and binary losses: coefficients of the logits' size."""
+
+    def __init__(self, call: Call, inside: torch.dtype) -> None:
+        binary = isinstance(call.spec, SigmoidCrossEntropy)
+        # The more arrays a kernel holds, the smaller is the block of which they all are in cache.
+        self.blocks = _blocks(call, (1 << 19 if binary else 1 << 21) // inside.itemsize)
+        self.coefficients, self.inside = _Coefficients(xp, call, inside, self.blocks), inside
+        self.reduced = call.spec.reduction != "none"
 
     def __call__(self, block: Any, z: Tensor, out: Tensor, wanted: bool, upstream: Tensor | None) -> Tensor:
-        c = self.whole
-        if c is None:
-            c = lower(xp, part_of_call(self.call, block), self.inside)
-            c = c if c.denominator == 1 else divided(xp, c)
+        c = self.coefficients.part(block)
         slopes = None if not wanted else 1.0 if upstream is None else upstream
         if isinstance(c, SoftmaxCoefficients):
             rows = kernels.dense(z, c.axis, _dense_coefficients(c, z, self.inside), out, slopes)
         else:
             rows = kernels.binary(z.to(self.inside), c.pos.to(self.inside), c.neg.to(self.inside), out, slopes)
-            if self.call.spec.average_outputs and not self.reduced:
+            if self.coefficients.call.spec.average_outputs and not self.reduced:
                 rows = rows.sum(-1, keepdim=True)
         return rows.double() if self.reduced else rows
 
@@ -245,16 +257,16 @@ def _on_host(call: Call) -> Call:
     )
 
 
-def _divided(call: Call, denominator: float | None) -> Call:
+def _divided(xp: Any, call: Call, denominator: float | None) -> Call:
     """Return the call with weights divided by the denominator, if it has any: they are fewer than coefficients."""
     weights, s = call.class_weight, call.sample_weight
     if denominator is not None and (weights is not None or s is not None):
         if weights is None:
             s = divide(xp, "zero", s, denominator)
         elif isinstance(weights, tuple):
-            weights = tuple(divide(xp, "zero", weight.double(), denominator) for weight in weights)
+            weights = tuple(divide(xp, "zero", xp.astype(weight, xp.wide), denominator) for weight in weights)
         else:
-            weights = divide(xp, "zero", weights.double(), denominator)
+            weights = divide(xp, "zero", xp.astype(weights, xp.wide), denominator)
         denominator = 1.0
     return dataclasses.replace(call, class_weight=weights, sample_weight=s, denominator=denominator)
 

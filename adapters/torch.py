@@ -16,6 +16,7 @@ from torch import Tensor
 from ..conventions import torch as conventions
 from ..errors import refuse
 from ..spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
+from . import _torch_few
 from ._torch_arrays import HALF, kept
 
 __all__ = [
@@ -84,9 +85,12 @@ def loss(
             [ 0.0477, -0.0477],
             [ 0.0477, -0.0477]])
     """
-    return _torch.loss(
-        _torch.make_call(spec, logits, validate, targets, sample_weight, class_weight, mask, denominator), inplace
-    )
+    if not inplace and validate is not False and sample_weight is None and mask is None and denominator is None:
+        value = _torch_few.loss(spec, logits, targets, class_weight)
+        if value is not None:
+            return value
+    call = _torch.make_call(spec, logits, validate, targets, sample_weight, class_weight, mask, denominator)
+    return _torch.loss(call, inplace)
 
 
 def loss_parts(

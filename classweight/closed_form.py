@@ -12,7 +12,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from . import kernels
+import numpy as np
+
+from . import few, kernels
 from ._arrays import Array, ArrayFunctions, Entries
 from .blocks import FEW_CLASSES, Layout, blocks, fits_a_block, part, part_of_call
 from .call import Call
@@ -71,6 +73,8 @@ def loss_and_grad(
     ValueError
         An upstream gradient of another shape than the loss's.
     """
+    if upstream is None and xp.xp is np and (found := few.of_call(call, gradient=gradient)):
+        return found
     c, denominator = _coefficients(xp, call)
     scale = _scale(xp, call, upstream) if gradient else None
     if c is None:

@@ -14,8 +14,8 @@ from .composite import clip
 
 Result = tuple[Array, Array | None]
 
-SMALL = 40.0
-"""Sums over millions of exp(z) are normal numbers of float32 for all |z| up to this, and so are their quotients."""
+SMALL = 32.0
+"""Sums over billions of exp(z) are normal numbers of float32 for all |z| up to this, and so are their quotients."""
 
 
 def hard(xp: ArrayFunctions, z: Array, axis: int, index: Array, coefficient: Array | None, out: Array | None) -> Result:

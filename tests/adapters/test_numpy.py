@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import classweight.adapters.numpy as cwn
-from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy, TargetIndexError
+from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy, TargetIndexError, few
 from classweight.reference import reference
 
 from ..calls import ROWS_WITHOUT_A_SOFTMAX
@@ -213,3 +213,50 @@ def test_a_denormal_sum_of_weights_is_divided_by() -> None:
     got = cwn.loss_and_grad(SoftmaxCrossEntropy(class_weight=[5e-324, 1e-323, 2.5e-323]), Z, Y)
     for value, wanted in zip(got, expected, strict=True):
         np.testing.assert_allclose(value, wanted, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("classes", [6_200, 100_000])
+def test_a_loss_is_finite_where_the_quotient_of_its_exponentials_is_large(classes: int, dtype: str) -> None:
+    z = np.full((2, classes), 40, dtype)
+    z[:, 0] = -40
+    loss, gradient = cwn.loss_and_grad(SoftmaxCrossEntropy(reduction="none"), z, [0, 1])
+    assert loss == pytest.approx(
+        [80 + np.log(classes - 1), np.log(classes - 1)], rel=4e-7 if dtype == "float32" else 1e-15
+    )
+    assert gradient[0, 0] == -1
+    assert gradient[0, 1:] == pytest.approx(1 / (classes - 1), rel=1e-6)
+
+
+REDUCED = ("sum", "mean_over_weights", "mean_over_valid", "mean_over_positions", "mean_over_nonzero", "mean_over_batch")
+
+
+@pytest.mark.parametrize("reduction", REDUCED)
+@pytest.mark.parametrize("precision", ["native", "exact"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("classes", [2, 10, 33, 200])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_few_logits_have_the_bits_of_the_general_path(
+    weighted: bool, classes: int, dtype: str, precision: Any, reduction: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(classes)
+    z, y = rng.normal(size=(40, classes)).astype(dtype) * 4, rng.integers(0, classes, 40)
+    weight = rng.choice([0, 0.3, 2], size=classes) + (np.arange(classes) == y[0]) if weighted else None
+    spec = SoftmaxCrossEntropy(class_weight=weight, reduction=reduction, precision=precision)
+    found = []
+    of_call = few.of_call
+    monkeypatch.setattr(few, "of_call", lambda *a, **k: found.append(of_call(*a, **k)) or found[-1])
+    loss, gradient = cwn.loss_and_grad(spec, z, y)
+    assert found[0] is not None
+    assert cwn.loss(spec, z, y) == loss
+    monkeypatch.setattr(few, "of_call", lambda *a, **k: None)
+    expected, of_general = cwn.loss_and_grad(spec, z, y)
+    assert (loss, loss.dtype) == (expected, expected.dtype)
+    assert np.array_equal(gradient, of_general)
+    assert gradient.dtype == of_general.dtype
+
+
+@pytest.mark.parametrize("logit", [33.0, -33.0, np.inf, np.nan])
+def test_few_logits_of_which_one_is_large_take_the_general_path(logit: float) -> None:
+    z = np.array([[0.5, -1, logit], [1, 2, 0]])
+    assert few.loss_and_grad(SoftmaxCrossEntropy(), z, np.array([0, 1]), None, gradient=True) is None
