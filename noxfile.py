@@ -72,7 +72,13 @@ def install(session: nox.Session, environment: str, extras: str, *requirements: 
 
 def environments(session: nox.Session, sessions: Iterable[str]) -> dict[str, str]:
     """Bring the environments of these sessions up to date, and return their interpreters."""
-    session.run(sys.executable, "-m", "nox", "--install-only", "-s", *sessions, silent=True)
+
+    def install_only(name: str, **variables: str) -> None:
+        session.run(sys.executable, "-m", "nox", "--install-only", "-s", name, env=variables, silent=True)
+
+    install_only("package")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda name: install_only(name, CLASSWEIGHT_PACKAGED="1"), sessions))
     session.env["PYTHONSAFEPATH"] = "1"
     return {name: str(ROOT / ".nox" / name / "bin" / "python") for name in sessions}
 
@@ -90,6 +96,8 @@ def pytest(session: nox.Session, *arguments: str, **variables: str) -> None:
 @nox.session
 def package(session: nox.Session) -> None:
     """Build the sdist, and the wheel from the sdist; look into the wheel."""
+    if "CLASSWEIGHT_PACKAGED" in os.environ:  # by `environments`, for sessions that are prepared side by side
+        return
     constrain(session, "torch")
     session.install(*groups("package"))
     for folder in (DIST, RECORDS):
