@@ -117,7 +117,7 @@ def core(session: nox.Session) -> None:
 @nox.session(requires=["package"])
 def lint(session: nox.Session) -> None:
     """Check style, format and types."""
-    install(session, "torch", "[torch,conformance,plot]", *groups("lint"))
+    install(session, "torch", "[torch,conformance,plot,fast]", *groups("lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     # At the root mypy would find ./classweight, and silently check that alone.
@@ -128,7 +128,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(requires=["package"])
 def tests(session: nox.Session) -> None:
     """Test the core, NumPy and PyTorch: tests, doctests, README and the example; then the vectors and the suite."""
-    install(session, "torch", "[torch,conformance,plot]", *groups("tests"))
+    install(session, "torch", "[torch,conformance,plot,fast]", *groups("tests"))
     here = ("init", "numpy", "torch")
     adapters = [path.name for path in ROOT.glob("adapters/*.py") if path.stem.strip("_") not in here]
     ignored = [f"--ignore-glob=/*/classweight/adapters/{name}" for name in adapters]

@@ -40,12 +40,10 @@ def loss(spec: Any, z: Any, targets: Any, class_weight: Any) -> Tensor | None:
         w = class_weight.numpy(force=True)
         if not (np.minimum.reduce(w) >= 0 and np.maximum.reduce(w) < math.inf):
             return None
-    y, ignored = targets.numpy(), spec.ignore_index
-    # Seen as unsigned, a negative index is a large one.
-    if np.maximum.reduce(y.view(np.uint64)) >= shape[1] or (ignored is not None and ignored >= 0):
+    if spec.ignore_index is not None and spec.ignore_index >= 0:
         return None
     differentiable = differentiable and z.requires_grad
-    found = _loss_and_grad(spec, z, y, class_weight, gradient=differentiable)
+    found = _loss_and_grad(spec, z, targets, class_weight, gradient=differentiable)
     if found is None:
         return None
     if not differentiable:
@@ -54,14 +52,14 @@ def loss(spec: Any, z: Any, targets: Any, class_weight: Any) -> Tensor | None:
 
 
 def _loss_and_grad(
-    spec: Any, z: Tensor, y: Any, class_weight: Tensor | None, *, gradient: bool
+    spec: Any, z: Tensor, targets: Tensor, class_weight: Tensor | None, *, gradient: bool
 ) -> tuple[Tensor, Tensor | None] | None:
     if class_weight is None:
         w = few.weights(spec, z.shape[1])
     else:
         w = class_weight.numpy(force=True).astype(np.float64, copy=False)
     with np.errstate(all="ignore"):
-        found = few.loss_and_grad(spec, z.numpy(force=True), y, w, gradient=gradient)
+        found = few.loss_and_grad(spec, z.numpy(force=True), targets.numpy(), w, gradient=gradient)
     if found is None:
         return None
     value, slopes = found
@@ -84,6 +82,6 @@ class _Few(Fused):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None, None]:
         if ctx.kept is None:  # a second time: from the same kernel, for the same bits
             z, targets, *_, class_weight = ctx.saved_tensors
-            again: Any = _loss_and_grad(ctx.rest[0], z, targets.numpy(), class_weight, gradient=True)
+            again: Any = _loss_and_grad(ctx.rest[0], z, targets, class_weight, gradient=True)
             ctx.kept = again[1]
         return Fused.backward(ctx, upstream)

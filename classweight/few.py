@@ -1,6 +1,6 @@
 """Index targets for few logits on the host, in the fewest operations, for what these take is time of Python's.
 
-The numbers are those of `closed_form`, to the last bit.
+Without the extra ``fast`` the numbers are those of `closed_form`, to the last bit.
 """
 
 from __future__ import annotations
@@ -17,9 +17,14 @@ from .kernels import SMALL
 Array = np.ndarray[Any, Any]
 Result = tuple[Any, Array | None]
 
-MOST = 1 << 14
+MOST = 1 << 17
 """Logits, above which the general path costs no more."""
+MOST_COMPILED = 1 << 12
+"""Logits, above which NumPy's vectorised exp makes up for its calls."""
+REDUCTIONS = {"sum": 0, "mean_over_weights": 1, "mean_over_nonzero": 2}
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
+_NOTHING = {dtype: np.empty((0, 0), dtype) for dtype in FLOATS}
+_NO_WEIGHTS = np.empty(0)
 _ONE = np.ones(1)  # no scalar: before NumPy 2 a product with one has the other's type
 
 
@@ -39,28 +44,39 @@ def loss_and_grad(spec: Any, z: Array, y: Array, w: Array | None, *, gradient: b
     Parameters
     ----------
     spec : SoftmaxCrossEntropy
+        Whose ignored index is none of the classes.
     z : ndarray, shape (N, C)
         Logits, the classes last.
     y : ndarray of int64, shape (N,)
-        Class indices, all of them valid and none of them ignored.
+        Class indices.
     w : ndarray of float64, shape (C,), optional
-        Class weights.
+        Class weights, valid ones.
     """
-    reduction = spec.reduction
-    if spec.inputs != "logits" or spec.label_smoothing or reduction == "none":
+    if spec.inputs != "logits" or spec.label_smoothing or spec.reduction == "none":
         return None
     n, num_classes = z.shape
-    if z.dtype not in FLOATS or not z.flags.c_contiguous or not 1 < n <= MOST // num_classes:
+    if not 1 < n <= MOST // num_classes:
+        return None
+    if not (z.flags.c_contiguous and z.dtype.isnative):  # the bits are to be the same wherever the numbers lie
+        z = np.ascontiguousarray(z, z.dtype.newbyteorder("="))
+    if z.dtype not in FLOATS:
+        return None
+    if z.size <= MOST_COMPILED and (kernel := compiled()) is not None:
+        slopes = np.empty_like(z) if gradient else _NOTHING[z.dtype]
+        value = kernel(z, y, _NO_WEIGHTS if w is None else w, REDUCTIONS.get(spec.reduction, 3), slopes)
+        return (z.dtype.type(value), slopes if gradient else None) if value == value else None
+    # Seen as unsigned, a negative index is a large one.
+    if np.maximum.reduce(y.view(np.uint64)) >= num_classes:
         return None
     if not (np.minimum.reduce(z, None) >= -SMALL and np.maximum.reduce(z, None) <= SMALL):
         return None
     inside = z.dtype if spec.precision == "native" else FLOATS[1]
     alpha = _ONE if w is None else w.take(y)
-    if reduction != "sum":
+    if spec.reduction != "sum":
         denominator: Any = n
-        if w is not None and reduction == "mean_over_weights":
+        if w is not None and spec.reduction == "mean_over_weights":
             denominator = np.add.reduce(alpha)
-        elif w is not None and reduction == "mean_over_nonzero":
+        elif w is not None and spec.reduction == "mean_over_nonzero":
             denominator = np.count_nonzero(alpha)
         if not denominator:
             return None
@@ -81,6 +97,16 @@ def loss_and_grad(spec: Any, z: Array, y: Array, w: Array | None, *, gradient: b
     flat[at] = np.negative(others, others)
     e *= scale if by_class else scale[:, None]
     return value, (e.T if by_class else e).astype(z.dtype, order="C", copy=False)
+
+
+@lru_cache(maxsize=1)
+def compiled() -> Any:
+    """Return the compiled kernel, where there is a Numba to compile it: that is an extra, for it takes a second."""
+    try:
+        from . import _compiled
+    except ImportError:
+        return None
+    return _compiled.loss_and_grad
 
 
 @lru_cache(maxsize=64)

@@ -245,6 +245,7 @@ def test_few_logits_have_the_bits_of_the_general_path(
     spec = SoftmaxCrossEntropy(class_weight=weight, reduction=reduction, precision=precision)
     found = []
     of_call = few.of_call
+    monkeypatch.setattr(few, "compiled", lambda: None)
     monkeypatch.setattr(few, "of_call", lambda *a, **k: found.append(of_call(*a, **k)) or found[-1])
     loss, gradient = cwn.loss_and_grad(spec, z, y)
     assert found[0] is not None
@@ -257,6 +258,41 @@ def test_few_logits_have_the_bits_of_the_general_path(
 
 
 @pytest.mark.parametrize("logit", [33.0, -33.0, np.inf, np.nan])
-def test_few_logits_of_which_one_is_large_take_the_general_path(logit: float) -> None:
+def test_few_logits_of_which_one_is_large_take_the_general_path(logit: float, monkeypatch: pytest.MonkeyPatch) -> None:
     z = np.array([[0.5, -1, logit], [1, 2, 0]])
+    if np.isfinite(logit):
+        monkeypatch.setattr(few, "compiled", lambda: None)
     assert few.loss_and_grad(SoftmaxCrossEntropy(), z, np.array([0, 1]), None, gradient=True) is None
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("index", [3, -1, -100, 1 << 62])
+def test_few_logits_with_a_bad_index_take_the_general_path(
+    index: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = few.compiled()
+    assert kernel is not None  # the tests ask for the extra
+    monkeypatch.setattr(few, "compiled", lambda: kernel if compiled else None)
+    z, y = np.zeros((2, 3), np.float32), np.array([0, 2])
+    assert few.loss_and_grad(SoftmaxCrossEntropy(), z, y, None, gradient=True) is not None
+    assert few.loss_and_grad(SoftmaxCrossEntropy(), z, np.array([0, index]), None, gradient=True) is None
+
+
+@pytest.mark.parametrize("reduction", REDUCED)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scale", [1, 60, 3000])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_compiled_kernel_is_the_reference(weighted: bool, scale: float, dtype: str, reduction: Any) -> None:
+    rng = np.random.default_rng(0)
+    z, y = (rng.normal(size=(40, 7)) * scale).astype(dtype), rng.integers(0, 7, 40)
+    spec = SoftmaxCrossEntropy(class_weight=rng.choice([0, 0.3, 2], size=7) if weighted else None, reduction=reduction)
+    found = few.loss_and_grad(spec, z, y, few.weights(spec, 7), gradient=True)
+    assert found is not None
+    # float64 inside: a float32 is rounded once, a float64 is off by a few roundings.
+    eps = np.finfo(dtype).eps * (1 if dtype == "float32" else 8)
+    for got, expected in zip(found, reference(spec, z, y), strict=True):
+        assert got.dtype == dtype
+        # What float32 can hold no more than a few digits of is equal to the last of them.
+        np.testing.assert_allclose(got, expected, rtol=eps, atol=np.finfo(dtype).smallest_subnormal)
+    value, nothing = few.loss_and_grad(spec, z, y, few.weights(spec, 7), gradient=False)
+    assert (value, nothing) == (found[0], None)
