@@ -1,21 +1,20 @@
-"""TensorFlow underneath: calls checked, eagerly and in graphs; the fused loss, and the composite for the rest."""
+"""TensorFlow underneath: calls checked, eagerly and in graphs; the fused losses, and the composite for the rest."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-from ._tensorflow_arrays import as_it_is, cast, tensor, xp  # isort: skip  (first: it words a missing TensorFlow)
+from ._tensorflow_arrays import as_it_is, cast, tensor, wide_sum, xp  # isort: skip  (first: it words a missing TensorFlow)
 
 import tensorflow as tf
 
 from .. import composite
 from .._arrays import Array
 from ..call import Call, prepare
-from ..lowering import INF, SoftmaxCoefficients, lower, reduce, undivided
-from ..spec import SoftmaxCrossEntropy
-from . import _tensorflow_eager as eager
+from ..lowering import INF, SigmoidCoefficients, SoftmaxCoefficients, denominator_of, lower, reduce
 from . import _tensorflow_fused as fused
+from . import _tensorflow_operation as operation
 
 __all__ = ["as_it_is", "loss", "loss_parts", "make_call", "tensor"]
 
@@ -72,68 +71,100 @@ def _inside(call: Call) -> Any:
 @as_it_is
 def loss_parts(call: Call) -> tuple[Array, Array]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
-    c = lower(xp, call, _inside(call))
-    denominator = 1.0 if c.denominator is None else c.denominator
-    return tf.reduce_sum(tf.cast(_rows(call, undivided(c)), tf.float64)), tf.cast(denominator, tf.float64)
+    denominator = denominator_of(xp, call, _inside(call), [call])
+    summed = dataclasses.replace(call, spec=dataclasses.replace(call.spec, reduction="sum"), denominator=None)
+    return _loss(summed, tf.float64), tf.cast(1.0 if denominator is None else denominator, tf.float64)
 
 
 @as_it_is
 def loss(call: Call) -> Array:
     """Return the loss in the logits' type."""
-    if not (_can_fuse(call) and tf.executing_eagerly()):
-        return _composite(call)
+    return _loss(call, call.logits.dtype)
+
+
+def _loss(call: Call, dtype: Any) -> Array:
+    if call.spec.inputs != "logits":
+        return _composite(call, dtype)
     if isinstance(call.denominator, float):
         call = dataclasses.replace(call, denominator=tf.constant(call.denominator, tf.float64))
-    return eager.loss(call, _forward, _backward, _composite)
+    return operation.loss(call, dtype, _forward, _backward, _composite)
 
 
-def _can_fuse(call: Call) -> bool:
-    spec = call.spec
-    softmax = isinstance(spec, SoftmaxCrossEntropy) and spec.inputs == "logits"
-    return softmax and call.hard and not spec.label_smoothing
-
-
-def _composite(call: Call) -> Array:
+def _composite(call: Call, dtype: Any) -> Array:
     """Return the loss as operations that every mode of TensorFlow differentiates."""
-    c = lower(xp, call, _inside(call))
-    return _value(call, c, _rows(call, c))
-
-
-def _value(call: Call, c: Any, rows: Array) -> Array:
-    return cast(reduce(xp, call, rows, c.denominator), call.logits.dtype)
-
-
-def _rows(call: Call, c: Any) -> Array:
     inside = _inside(call)
-    if _can_fuse(call) and not tf.executing_eagerly() and not fused.is_forward_mode([call.logits]):
-        return _weighted(c, fused.losses(call.logits, c.index, c.axis, inside))
-    return composite.rows(xp, call.spec, cast(call.logits, inside), c, xp.eps(call.logits), inside)
+    c = lower(xp, call, inside)
+    rows = composite.rows(xp, call.spec, cast(call.logits, inside), c, xp.eps(call.logits), inside)
+    return cast(reduce(xp, call, rows, c.denominator), dtype)
 
 
-def _weighted(c: SoftmaxCoefficients, losses: Array) -> Array:
-    """Return the weighted losses of rows; 0 where the weight is 0, and no infinite slope comes through there."""
-    alpha = composite.counted(xp, c, c.alpha)
-    finite = ~xp.equal(alpha, 0) | (losses < INF)
-    return tf.math.multiply_no_nan(xp.where(finite, losses, 0.0), alpha)
-
-
-def _forward(call: Call, compiled: bool) -> tuple[Array, Any]:
+def _forward(call: Call, dtype: Any, compiled: bool) -> tuple[Array, Any]:
     c: Any = lower(xp, call, _inside(call))
-    losses, *saved = fused.hard(call.logits, c.index, axis=c.axis, inside=_inside(call), compiled=compiled)
-    return _value(call, c, _weighted(c, losses)), (losses, *saved[:3])
+    options = {"inside": _inside(call)}
+    if isinstance(c, SigmoidCoefficients):
+        losses, *saved = (fused.binary(call.logits, *_dense(call, c), **options),)
+    elif _is_hard(c):
+        losses, *saved = fused.hard(call.logits, c.index, axis=c.axis, compiled=compiled, **options)
+        saved = [losses, *saved[:3]]
+    else:
+        losses, *saved = fused.dense(call.logits, *_dense(call, c), axis=c.axis, **options)
+    return _value(call, c, losses, dtype), tuple(saved)
 
 
-def _backward(call: Call, saved: Any, upstream: Array, names: list[str], compiled: bool) -> list[Array]:
-    losses, *statistics = saved
-    weights = [getattr(call, name) for name in names if name != "logits"]
+def _backward(call: Call, dtype: Any, saved: Any, upstream: Array, inputs: list[Array], compiled: bool) -> list[Array]:
+    of_logits = inputs[0] is call.logits
     with tf.GradientTape() as tape:
-        tape.watch([losses, *weights])
+        tape.watch(inputs)
         c: Any = lower(xp, call, _inside(call))
-        value = _value(call, c, _weighted(c, losses))
+        if _is_hard(c):
+            losses = saved[0]
+        elif of_logits:  # the value is linear in the losses
+            losses = tf.zeros_like(saved[0] if saved else call.logits, tf.float64 if saved else _inside(call))
+        if of_logits:
+            tape.watch(losses)
+        value = _value(call, c, losses, dtype) if of_logits or _is_hard(c) else _composite(call, dtype)
     zero = tf.UnconnectedGradients.ZERO
-    of_rows, *found = tape.gradient(value, [losses, *weights], upstream, unconnected_gradients=zero)
-    found = [tf.convert_to_tensor(x) for x in found]  # of a gather they are slices
-    if "logits" in names:
-        options = {"axis": c.axis, "inside": _inside(call), "compiled": compiled}
-        found.insert(0, fused.slopes(call.logits, c.index, of_rows, *statistics, **options))
-    return found
+    if not of_logits:
+        found = tape.gradient(value, inputs, upstream, unconnected_gradients=zero)
+        return [tf.convert_to_tensor(x) for x in found]  # of a gather they are slices
+    of_losses = tape.gradient(value, losses, upstream, unconnected_gradients=zero)
+    if isinstance(c, SigmoidCoefficients):
+        pos, neg = _dense(call, c)
+        return [fused.binary_slopes(call.logits, pos, neg, of_losses, inside=_inside(call))]
+    options = {"axis": c.axis, "inside": _inside(call), "compiled": compiled}
+    if _is_hard(c):
+        return [fused.hard_slopes(call.logits, c.index, of_losses, *saved[1:], **options)]
+    (a,) = _dense(call, c)
+    return [fused.dense_slopes(call.logits, a, of_losses, *saved, **options)]
+
+
+def _is_hard(c: Any) -> bool:
+    return isinstance(c, SoftmaxCoefficients) and c.index is not None and c.beta is None
+
+
+def _dense(call: Call, c: Any) -> list[Array]:
+    """Return the coefficients of each element: of a softmax one, of a binary loss two."""
+    inside = _inside(call)
+    if isinstance(c, SigmoidCoefficients):
+        return [tf.cast(composite.counted(xp, c, x), inside) for x in (c.pos, c.neg)]
+    alpha, beta = (None if x is None else tf.cast(composite.counted(xp, c, x), inside) for x in (c.alpha, c.beta))
+    column, row = (None if x is None else tf.cast(x, inside) for x in (c.column, c.row))
+    if c.targets is None:
+        a = xp.where(xp.equal(xp.positions(call.num_classes, c.axis, call.logits), c.index), alpha, 0.0)
+    else:
+        a = alpha * (c.targets if column is None else c.targets * column)
+    return [a if beta is None else a + (beta if row is None else beta * row)]
+
+
+def _value(call: Call, c: Any, losses: Array, dtype: Any) -> Array:
+    """Return the loss of rows or, of a binary loss, elements; those of index targets are yet to be weighted."""
+    if _is_hard(c):
+        # 0 where the weight is 0, and no infinite slope comes through there.
+        alpha = composite.counted(xp, c, c.alpha)
+        finite = ~xp.equal(alpha, 0) | (losses < INF)
+        losses = tf.math.multiply_no_nan(xp.where(finite, losses, 0.0), alpha)
+    elif isinstance(c, SigmoidCoefficients) and call.spec.average_outputs:
+        losses = xp.sum(losses, len(call.shape) - 1)
+    elif isinstance(c, SigmoidCoefficients) and call.spec.reduction != "none" and call.shape and call.shape[-1]:
+        losses = wide_sum(losses, len(call.shape) - 1)  # of an array XLA would make one in float64 first
+    return cast(reduce(xp, call, losses, c.denominator), dtype)

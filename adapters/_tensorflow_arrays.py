@@ -83,9 +83,10 @@ class TensorFlowArrays:
         return tf.where(condition, x, y)
 
     def sum(self, x: Array, axis: int | None = None) -> Array:
+        if axis is None:
+            return tf.reduce_sum(x)
         # TensorFlow adds up in the terms' own type, one after another: equal terms all round to the same side.
-        wide = tf.cast(x, self.wide) if x.dtype == tf.float32 and axis is not None else x
-        return tf.cast(tf.reduce_sum(wide, axis, keepdims=axis is not None), x.dtype)
+        return tf.cast(wide_sum(x, axis), x.dtype)
 
     def any(self, x: Array, axis: int) -> Array:
         return tf.reduce_any(x, axis, keepdims=True)
@@ -117,6 +118,14 @@ def tensor(x: Any, name: str) -> Array:
     if x.shape.rank is None:
         refuse(name, "have a number of axes that is known in advance", "an unknown shape")
     return x
+
+
+def wide_sum(x: Array, axis: int) -> Array:
+    """Return the sum in float64; along the last axis as a product with ones, of which XLA makes a vector loop."""
+    x = tf.cast(x, tf.float64)
+    if axis != len(x.shape) - 1:
+        return tf.reduce_sum(x, axis, keepdims=True)
+    return tf.expand_dims(tf.tensordot(x, tf.ones(x.shape[axis], tf.float64), 1), axis)
 
 
 def _constants(spec: Any, num_classes: int) -> Any:

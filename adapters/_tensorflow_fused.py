@@ -1,4 +1,4 @@
-"""The row losses of index targets on TensorFlow, and their gradient in closed form.
+"""The row losses on TensorFlow, and their gradient in closed form: index targets, dense ones, binary ones.
 
 TensorFlow's kernels and XLA's make 0 of a number below the smallest normal one. So the exponentials of a float32 row
 are scaled, ``(exp(x / 2) * 2**32)**2``, which rounds nothing away, and sums and weights of a row are float64.
@@ -6,40 +6,31 @@ are scaled, ``(exp(x / 2) * 2**32)**2``, which rounds nothing away, and sums and
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from ._tensorflow_arrays import cast, round_once, xp  # isort: skip  (first: it words a missing TensorFlow)
+from ._tensorflow_arrays import round_once, wide_sum, xp  # isort: skip  (first: it words a missing TensorFlow)
 
 import tensorflow as tf
-from tensorflow.python.eager import forwardprop_util  # nothing public says what has a tangent
 
-from .. import composite
 from .._arrays import Array
-from ..lowering import SoftmaxCoefficients
-from ..spec import SoftmaxCrossEntropy
+from ..lowering import INF, NAN
 
-LARGE = 1 << 16  # logits, from which on a graph's rows are compiled
-MOST = 64  # calls that are compiled; XLA keeps them for good
-
-_ROWS = SoftmaxCrossEntropy(reduction="none")
 _MANY = 64  # classes, from which on a scatter costs less than a product with one-hot rows
-_compiled: dict[Any, tuple[Any, Any]] = {}
 
 Arrays = tuple[Array, ...]
 
 
 def hard(z: Array, index: Array, *, axis: int, inside: Any, compiled: bool = False) -> Arrays:
-    """Return -log q_y in float64, and for `slopes` max z, R_y and S of each row; names as in `classweight.kernels`.
+    """Return -log q_y in float64, and for `hard_slopes` max z, R_y, S of each row; names as in `classweight.kernels`.
 
     What XLA compiles makes the exponentials again there, in one pass with the gradient; else they are returned too.
     """
     z = tf.cast(z, inside)
     top, target = tf.reduce_max(z, axis, keepdims=True), _pick(z, index, axis)
     e = _others(z, top, index, axis, compiled)
-    others = tf.cast(tf.reduce_sum(e, axis, keepdims=True), tf.float64) * _unit(inside)
+    others = wide_sum(e, axis) * _unit(inside)
     total = others + tf.cast(tf.exp(target - top), tf.float64)
     near, far = tf.math.log1p(tf.cast(others, inside)), tf.math.log(tf.cast(total, inside))
     loss = tf.cast(tf.where(tf.equal(target, top), near, far), tf.float64)
@@ -49,7 +40,7 @@ def hard(z: Array, index: Array, *, axis: int, inside: Any, compiled: bool = Fal
     return (loss, top, others, total) if compiled else (loss, top, others, total, e)
 
 
-def slopes(
+def hard_slopes(
     z: Array,
     index: Array,
     upstream: Array,
@@ -63,17 +54,11 @@ def slopes(
     compiled: bool = False,
 ) -> Array:
     """Return ``upstream_i (q_ic - [c = y_i])`` in the type of ``z``; a row whose upstream is 0 is 0."""
-    unit = _unit(inside)
     scale = tf.where(tf.equal(upstream, 0), tf.zeros((), tf.float64), upstream / total)
     at_target = tf.cast(tf.math.multiply_no_nan(-others, scale), inside)
     if e is None:
         e = _others(tf.cast(z, inside), top, index, axis, compiled)
-    # The unit joins the scale unless float32 does not hold the product.
-    joins = tf.abs(scale) >= 2.0**-62
-    first = tf.cast(tf.where(joins, scale * unit, scale), inside)
-    g = _times(e, first) if compiled else tf.math.multiply_no_nan(e, first)
-    if unit != 1:
-        g *= tf.where(joins, tf.ones((), inside), tf.constant(unit, inside))
+    g = _scaled(e, scale, compiled)
     if _scatters(z, axis, compiled):
         g = _scatter(g, index, at_target)
     else:
@@ -81,75 +66,65 @@ def slopes(
     return round_once(g, z.dtype)
 
 
-def losses(z: Array, index: Array, axis: int, inside: Any) -> Array:
-    """Return -log q_y in float64, differentiable any number of times in ``z``, while a graph is traced."""
-    forward, backward = _halves(z, axis, inside)
+def dense(z: Array, a: Array, *, axis: int, inside: Any) -> Arrays:
+    """Return sum a_c (-log q_c) in float64, and for `dense_slopes` max z, R_k, and the sums of a and of a without a_k.
 
-    def first(z: Array, index: Array) -> tuple[Array, Any]:
-        loss, *saved = forward(tf.stop_gradient(z), index)
-
-        def gradient(upstream: Array) -> tuple[Array, None]:
-            return tf.custom_gradient(second)(upstream, z, index, *saved), None
-
-        return loss, gradient
-
-    def second(*given: Array) -> tuple[Array, Any]:
-        # Of this graph, which the gradient's may see: these may be of the one that `first` was traced in.
-        upstream, z, index, *saved = map(tf.identity, given)
-
-        def gradient(direction: Array) -> tuple[Array | None, ...]:
-            found = second_order(lambda z: _composite(z, index, axis, inside), [z], upstream, [direction])
-            return (*found, *(None for _ in (index, *saved)))
-
-        return backward(tf.stop_gradient(z), index, tf.stop_gradient(upstream), *saved), gradient
-
-    return tf.custom_gradient(first)(z, index)
+    Of classes that tie for the largest logit, each is the dominant one, and R_k counts the others.
+    """
+    z = tf.cast(z, inside)
+    top = tf.reduce_max(z, axis, keepdims=True)
+    is_top = tf.equal(z, top)
+    e = xp.where(is_top, 0.0, _exp(z - top))
+    others = wide_sum(e, axis) * _unit(inside) + (wide_sum(tf.cast(is_top, inside), axis) - 1)
+    others = xp.where(tf.abs(top) < INF, others, NAN)
+    weight, rest = wide_sum(a, axis), wide_sum(xp.where(is_top, 0.0, a), axis)
+    near = wide_sum(xp.where(xp.equal(a, 0), 0.0, a * (top - z)), axis)
+    loss = xp.where(xp.equal(weight, 0), 0.0, weight * tf.math.log1p(others) + near)
+    return loss, top, others, weight, rest
 
 
-def is_forward_mode(arrays: list[Array]) -> bool:
-    """Whether a tangent is carried along: it comes of a gradient's own, in which no tape records."""
-    return bool(forwardprop_util.pack_tangents(arrays).tangents)
+def dense_slopes(
+    z: Array,
+    a: Array,
+    upstream: Array,
+    top: Array,
+    others: Array,
+    weight: Array,
+    rest: Array,
+    *,
+    axis: int,
+    inside: Any,
+    compiled: bool = False,
+) -> Array:
+    """Return ``upstream_i (A_i q_ic - a_ic)`` in the type of ``z``; a row is 0 whose upstream is, or whose A."""
+    x = tf.cast(z, inside)
+    dead = xp.equal(upstream, 0) | xp.equal(weight, 0)
+    share = weight / (1 + others)
+    g = _scaled(_exp(x - top), xp.where(dead, 0.0, upstream * share), compiled)
+    g -= a * tf.cast(xp.where(dead, 0.0, upstream), inside)
+    # Where q_k > 1/2, the sum over the other classes: A q_k - a_k would cancel.
+    at_top = tf.cast(xp.where(dead, 0.0, upstream * (rest - others * share)), inside)
+    g = tf.where(tf.equal(x, top) & (others < 1), at_top, g)
+    return round_once(tf.where(tf.math.is_nan(g), tf.cast(xp.where(dead, 0.0, NAN * upstream), inside), g), z.dtype)
 
 
-def gradients(f: Any, inputs: Any, upstream: Any) -> list[Array]:
-    """Return the gradients of f(*inputs), a tensor or several."""
-    if not tf.executing_eagerly():  # where a graph's gradient has a tangent, no tape records
-        inputs = [tf.identity(x) for x in inputs]
-        found = tf.gradients(f(*inputs), inputs, upstream, unconnected_gradients="zero")
-    else:
-        with tf.GradientTape() as tape:
-            tape.watch(inputs)
-            value = f(*inputs)
-        found = tape.gradient(value, inputs, upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-    return [tf.convert_to_tensor(x) for x in found]  # of a gather they are slices
+def binary(z: Array, pos: Array, neg: Array, *, inside: Any) -> Array:
+    """Return ``pos softplus(-z) + neg softplus(z)``."""
+    z = tf.cast(z, inside)
+    size = tf.abs(z)
+    far = tf.where(z > 0, neg, pos)
+    loss = (pos + neg) * tf.math.log1p(_exp(-size) * _unit(inside)) + xp.where(xp.equal(far, 0), 0.0, far * size)
+    return xp.where(xp.equal(pos, 0) & xp.equal(neg, 0), 0.0, loss)
 
 
-def second_order(f: Any, inputs: Any, upstream: Array, directions: Any) -> list[Array]:
-    """Return the gradient of the gradients of f(*inputs), to the upstream gradient and the inputs."""
-
-    def slopes(upstream: Array, *inputs: Array) -> list[Array]:
-        return gradients(f, inputs, upstream)
-
-    return gradients(slopes, [upstream, *inputs], list(directions))
-
-
-def _halves(z: Array, axis: int, inside: Any) -> tuple[Any, Any]:
-    """Return `hard` and `slopes`, compiled where there are many rows, their shape known in advance."""
-    halves = partial(hard, axis=axis, inside=inside), partial(slopes, axis=axis, inside=inside)
-    if None in z.shape or z.shape.num_elements() < LARGE:
-        return halves
-    kind = (z.dtype, tuple(z.shape), axis, inside)
-    if kind not in _compiled and len(_compiled) < MOST:
-        _compiled[kind] = tuple(
-            tf.function(partial(half, compiled=True), autograph=False, jit_compile=True) for half in halves
-        )
-    return _compiled.get(kind, halves)
-
-
-def _composite(z: Array, index: Array, axis: int, inside: Any) -> Array:
-    alpha = tf.ones_like(index, tf.float64)
-    c = SoftmaxCoefficients(axis, index, None, alpha, column=None, beta=None, row=None, denominator=None)
-    return tf.cast(composite.rows(xp, _ROWS, cast(z, inside), c, xp.eps(z), inside), tf.float64)
+def binary_slopes(z: Array, pos: Array, neg: Array, upstream: Array, *, inside: Any) -> Array:
+    """Return ``upstream (neg sigmoid(z) - pos sigmoid(-z))`` in the type of ``z``, 0 where a factor is 0."""
+    x, unit = tf.cast(z, inside), _unit(inside)
+    positive, e = x > 0, _exp(-tf.abs(x))
+    far, near = (tf.where(positive, *sides) * upstream for sides in ((neg, pos), (pos, neg)))
+    g = (far - e * (near * unit)) / (1 + e * unit)
+    dead = xp.equal(upstream, 0) | xp.equal(pos, 0) & xp.equal(neg, 0)
+    return round_once(xp.where(dead, 0.0, tf.where(positive, g, -g)), z.dtype)
 
 
 def _unit(inside: Any) -> float:
@@ -158,11 +133,26 @@ def _unit(inside: Any) -> float:
 
 def _others(z: Array, top: Array, index: Array, axis: int, compiled: bool) -> Array:
     """Return exp(z - max z) / unit, and 0 at the target."""
-    unit = _unit(z.dtype)
-    e = tf.exp(z - top) if unit == 1 else tf.square(tf.exp((z - top) * 0.5) * unit**-0.5)
+    e = _exp(z - top)
     if _scatters(z, axis, compiled):
         return _scatter(e, index, tf.zeros_like(index, z.dtype))
     return e * _one_hot(index, z.shape[axis], axis, z.dtype, on=0.0)
+
+
+def _exp(x: Array) -> Array:
+    """Return exp(x) / unit."""
+    unit = _unit(x.dtype)
+    return tf.exp(x) if unit == 1 else tf.square(tf.exp(x * 0.5) * unit**-0.5)
+
+
+def _scaled(e: Array, scale: Array, compiled: bool) -> Array:
+    """Return the exponentials times the rows' scale, with their unit; 0 where the scale is 0."""
+    unit, inside = _unit(e.dtype), e.dtype
+    # The unit joins the scale unless float32 does not hold the product.
+    joins = tf.abs(scale) >= 2.0**-62
+    first = tf.cast(tf.where(joins, scale * unit, scale), inside)
+    g = _times(e, first) if compiled else tf.math.multiply_no_nan(e, first)
+    return g if unit == 1 else g * tf.where(joins, tf.ones((), inside), tf.constant(unit, inside))
 
 
 def _times(x: Array, rows: Array) -> Array:

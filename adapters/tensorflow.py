@@ -1,9 +1,10 @@
 """TensorFlow: the loss on tensors, eager, in ``tf.function`` and under XLA; drop-ins for ``tf.nn`` and the v1 losses.
 
-The loss of index targets has a gradient in closed form, which XLA compiles: outside a graph from the third call of the
-same shapes on. All else is a composite of TensorFlow's own operations. Tapes of any order, jacobians, tangents and
-vectorised maps go through either. In a graph or on an accelerator values are not looked at, for that would force a
-synchronisation: a bad row is NaN there, and ``validate=True`` buys the error.
+The loss of logits has a gradient in closed form, which XLA compiles: of large calls in a graph, and outside of one from
+the third call of the same shapes on. All else - probabilities, gradients of the gradient or to soft targets and weights
+- is a composite of TensorFlow's own operations. Tapes of any order, jacobians, tangents and vectorised maps go through
+either. In a graph or on an accelerator values are not looked at, for that would force a synchronisation: a bad row is
+NaN there, and ``validate=True`` buys the error.
 """
 
 from __future__ import annotations

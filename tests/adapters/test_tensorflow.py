@@ -17,8 +17,8 @@ with warnings.catch_warnings():
 import classweight.adapters.numpy as cwn
 import classweight.adapters.tensorflow as cwtf
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters import _tensorflow_eager as eager
-from classweight.adapters import _tensorflow_fused as fused
+from classweight.adapters import _tensorflow
+from classweight.adapters import _tensorflow_operation as operation
 from classweight.reference import reference
 
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, RandomCall, random_call
@@ -333,13 +333,13 @@ PATHS = ["eager", "compiled-as-one", "compiled-as-two", "graph", "compiled-in-gr
 @pytest.fixture(params=PATHS)
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return what makes a function take one of the paths."""
-    monkeypatch.setattr(eager, "PATIENCE", 1 if "as" in request.param else 1 << 60)
-    monkeypatch.setattr(eager, "SMALL", 0 if request.param == "compiled-as-two" else 1 << 60)
-    monkeypatch.setattr(fused, "LARGE", 0 if request.param == "compiled-in-graph" else 1 << 60)
-    monkeypatch.setattr(fused, "MOST", 1 << 60)
-    eager._kernel.cache_clear()
+    monkeypatch.setattr(operation, "PATIENCE", 1 if "as" in request.param else 1 << 60)
+    monkeypatch.setattr(operation, "SMALL", 0 if request.param == "compiled-as-two" else 1 << 60)
+    monkeypatch.setattr(operation, "LARGE", 0 if request.param == "compiled-in-graph" else 1 << 60)
+    monkeypatch.setattr(operation, "MOST", 1 << 60)
+    operation._kernel.cache_clear()
     yield (lambda f: tf.function(f, autograph=False)) if "graph" in request.param else lambda f: f
-    eager._kernel.cache_clear()
+    operation._kernel.cache_clear()
 
 
 def plain(z: Any, s: Any, w: Any, y: Any, reduction: str) -> Any:
@@ -431,24 +431,107 @@ def test_no_normal_number_becomes_zero(path: Any, gap: float, factor: float, num
         np.testing.assert_allclose(found, np.where(normal, expected, 0.0), rtol=2e-5, atol=0 if normal else 1.2e-38)
 
 
-def test_calls_that_come_again_are_compiled_and_keep_their_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    eager._kernel.cache_clear()
-    monkeypatch.setattr(eager._Kernel, "compiled", 0)
-    z, y = arrays("index")
-    spec = dataclasses.replace(SPECS["index"], precision="exact")
+CLOSED = ["smoothed", "distribution", "binary"]
+
+
+@pytest.mark.parametrize("kind", CLOSED)
+def test_what_is_derived_from_a_closed_form_is_what_is_derived_from_the_composite(path: Any, kind: str) -> None:
+    z, t = map(tf.constant, arrays(kind))
+    s, w = tf.linspace(tf.constant(0.5, tf.float64), 2, 6), tf.constant(W, tf.float64)
+    spec = dataclasses.replace(SPECS[kind], class_weight=None)
+
+    def composite(z: Any, s: Any, w: Any) -> Any:
+        call = _tensorflow.make_call(spec, z, None, t, s, (1.0, w) if kind == "binary" else w, None, None)
+        return _tensorflow._composite(call, z.dtype)
+
+    ours = path(lambda z, s, w: cwtf.loss(spec, z, t, s, class_weight=(1.0, w) if kind == "binary" else w))
+    found = derivatives(ours, z, s, w)
+    for name, expected in derivatives(composite, z, s, w).items():
+        for x, right in zip(tf.nest.flatten(found[name]), tf.nest.flatten(expected), strict=True):
+            np.testing.assert_allclose(
+                tf.convert_to_tensor(x), tf.convert_to_tensor(right), rtol=1e-9, atol=1e-12, err_msg=name
+            )
+
+
+@pytest.mark.parametrize(("axis", "reduction"), [(1, "none"), (-1, "mean_over_weights")])
+@pytest.mark.parametrize("kind", CLOSED)
+def test_a_closed_form_is_the_reference_where_logits_tie_or_are_infinite(
+    path: Any, kind: str, reduction: str, axis: int
+) -> None:
+    rng = np.random.default_rng(7)
+    z, t, s = 20 * rng.normal(size=(5, 4, 3)), rng.random((5, 4, 3)), rng.random((5, 4) if kind == "binary" else 5)
+    z[0] = 1.5
+    z[1, 0], t[1, 0] = -np.inf, 0
+    z[2], s[2] = np.nan, 0
+    if kind == "smoothed":
+        z[1, 0], t = -9, rng.integers(4 if axis == 1 else 3, size=(5, 3) if axis == 1 else (5, 4))
+    options = {"reduction": reduction, "precision": "exact"}
+    if kind == "binary":
+        z[3, 1], t[3, 1] = np.inf, 1
+        spec: Any = SigmoidCrossEntropy(class_weight=(1, [1.0, 2, 3]), **options)
+    else:
+        weights = [1.0, 2, 5, 0.5] if axis == 1 else [1.0, 2, 5]
+        smoothing = 0.1 if kind == "smoothed" else 0
+        spec = SoftmaxCrossEntropy(class_weight=weights, axis=axis, label_smoothing=smoothing, **options)
+        z[1] = -9 if axis == -1 else z[1]  # else a row has no finite logit
+    shape = np.shape(cwn.loss(spec, z, t, s))
+    factor = rng.random(shape) if shape else np.float64(0.7)
+    f = path(value_and_gradient(lambda z: cwtf.loss(spec, z, t, s), factor=tf.constant(factor)))
+    for found, expected in zip(f(tf.constant(z)), reference(spec, z, t, s, upstream=factor), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("kind", CLOSED)
+def test_a_large_call_in_a_graph_is_compiled_and_agrees_with_the_eager_one(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation._kernel.cache_clear()
+    monkeypatch.setattr(operation._Kernel, "compiled", 0)
+    z, t = arrays(kind, rows=operation.LARGE // 4)
+    z = tf.constant(z, tf.float32)
+    f = value_and_gradient(lambda z: cwtf.loss(dataclasses.replace(SPECS[kind], precision="exact"), z, t))
+    expected = f(z)
+    assert operation._Kernel.compiled == 0
+    for found, right in zip(tf.function(f, autograph=False)(z), expected, strict=True):
+        np.testing.assert_array_max_ulp(found, right.numpy(), 1)
+    assert operation._Kernel.compiled == 1
+    operation._kernel.cache_clear()
+
+
+def test_a_dense_target_that_fits_keeps_its_digits(path: Any) -> None:
+    gap = 85.0
+    z = tf.constant([[0.0, -gap, -gap]])
+    f = path(value_and_gradient(lambda z: cwtf.loss(SoftmaxCrossEntropy(reduction="sum"), z, [[1.0, 0, 0]])))
+    value, gradient = f(z)
+    e = np.exp(-gap)
+    np.testing.assert_allclose(value, 2 * e, rtol=2e-5)
+    np.testing.assert_allclose(gradient, [[-2 * e, e, e]], rtol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["index", *CLOSED])
+def test_calls_that_come_again_are_compiled_and_keep_their_bits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    operation._kernel.cache_clear()
+    monkeypatch.setattr(operation._Kernel, "compiled", 0)
+    z, y = arrays(kind)
+    spec = dataclasses.replace(SPECS[kind], precision="exact")
     f = value_and_gradient(lambda z: cwtf.loss(spec, z, y))
-    found = [f(tf.constant(z, tf.float32)) for _ in range(eager.PATIENCE + 1)]
-    assert eager._Kernel.compiled == 1
+    found = [f(tf.constant(z, tf.float32)) for _ in range(operation.PATIENCE + 1)]
+    parts = value_and_gradient(lambda z: cwtf.loss_parts(spec, z, y)[0])
+    sums = [parts(tf.constant(z, tf.float32)) for _ in range(operation.PATIENCE)]
+    assert operation._Kernel.compiled == 2
+    np.testing.assert_allclose(sums[-1][0], sums[0][0], rtol=1e-14)
+    np.testing.assert_array_equal(sums[-1][1], sums[0][1])
+    monkeypatch.setattr(operation._Kernel, "compiled", 1)
     for value, gradient in found[1:]:
         np.testing.assert_array_equal(value, found[0][0])
         np.testing.assert_array_equal(gradient, found[0][1])
-    monkeypatch.setattr(fused, "MOST", 1)
+    monkeypatch.setattr(operation, "MOST", 1)
     for rows in range(1, 4):
-        for _ in range(eager.PATIENCE + 1):
+        for _ in range(operation.PATIENCE + 1):
             f = value_and_gradient(lambda z, n=rows: cwtf.loss(spec, z, y[:n]))
             f(tf.constant(z[:rows], tf.float32))
-    assert eager._Kernel.compiled == 1
-    eager._kernel.cache_clear()
+    assert operation._Kernel.compiled == 1
+    operation._kernel.cache_clear()
 
 
 # The drop-ins.
