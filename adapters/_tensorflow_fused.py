@@ -30,7 +30,7 @@ def hard(z: Array, index: Array, *, axis: int, inside: Any, compiled: bool = Fal
     z = tf.cast(z, inside)
     top, target = tf.reduce_max(z, axis, keepdims=True), _pick(z, index, axis)
     e = _others(z, top, index, axis, compiled)
-    others = wide_sum(e, axis) * _unit(inside)
+    others = tf.cast(tf.reduce_sum(e, axis, keepdims=True), tf.float64) * _unit(inside)
     total = others + tf.cast(tf.exp(target - top), tf.float64)
     near, far = tf.math.log1p(tf.cast(others, inside)), tf.math.log(tf.cast(total, inside))
     loss = tf.cast(tf.where(tf.equal(target, top), near, far), tf.float64)
