@@ -12,7 +12,7 @@ import tensorflow as tf
 from .. import composite
 from .._arrays import Array
 from ..call import Call, prepare
-from ..lowering import INF, SigmoidCoefficients, SoftmaxCoefficients, denominator_of, lower, reduce
+from ..lowering import INF, SigmoidCoefficients, SoftmaxCoefficients, denominator_of, lower, reduce, summed
 from . import _tensorflow_fused as fused
 from . import _tensorflow_operation as operation
 
@@ -72,8 +72,8 @@ def _inside(call: Call) -> Any:
 def loss_parts(call: Call) -> tuple[Array, Array]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
     denominator = denominator_of(xp, call, _inside(call), [call])
-    summed = dataclasses.replace(call, spec=dataclasses.replace(call.spec, reduction="sum"), denominator=None)
-    return _loss(summed, tf.float64), tf.cast(1.0 if denominator is None else denominator, tf.float64)
+    total = dataclasses.replace(call, spec=summed(call.spec), denominator=None)
+    return _loss(total, tf.float64), tf.cast(1.0 if denominator is None else denominator, tf.float64)
 
 
 @as_it_is

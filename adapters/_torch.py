@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..call import Call, prepare
 from ..errors import refuse
-from ..lowering import denominator_of
+from ..lowering import denominator_of, summed
 from ._torch_arrays import TENSORS
 from ._torch_fused import Fused
 
@@ -45,9 +45,7 @@ def loss_parts(call: Call) -> tuple[Tensor, Tensor]:
     return numerator, denominator.to(torch.float64)
 
 
-@kept
-def _summed(spec: Any) -> Any:
-    return dataclasses.replace(spec, reduction="sum")
+_summed = kept(summed.__wrapped__)
 
 
 def _value(call: Call, dtype: torch.dtype, inplace: bool = False) -> Tensor:

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from .. import few
 from ..spec import SoftmaxCrossEntropy
 from ._torch_arrays import TENSORS, is_traced
-from ._torch_fused import Fused
+from ._torch_fused import Fused, host
 
 FLOATS = (torch.float32, torch.float64)
 
@@ -55,7 +55,7 @@ def _loss_and_grad(
     spec: Any, z: Tensor, targets: Tensor, class_weight: Tensor | None, *, gradient: bool
 ) -> tuple[Tensor, Tensor | None] | None:
     if class_weight is None:
-        w = few.weights(spec, z.shape[1])
+        w = None if spec.class_weight is None else host.weights(spec, z.shape[1], None)
     else:
         w = class_weight.numpy(force=True).astype(np.float64, copy=False)
     with np.errstate(all="ignore"):

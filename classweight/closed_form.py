@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from ._arrays import Array, ArrayFunctions, Entries
 from .blocks import FEW_CLASSES, Layout, blocks, fits_a_block, part, part_of_call
 from .call import Call
 from .errors import refuse
-from .lowering import SoftmaxCoefficients, denominator_of, divided, lower, undivided, unless_empty
+from .lowering import SoftmaxCoefficients, denominator_of, divided, lower, summed, undivided, unless_empty
 
 Rows = Callable[[ArrayFunctions, Call, Any, Any], tuple[Array, Any]]
 
@@ -55,7 +54,7 @@ def block_by_block(xp: ArrayFunctions, call: Call, c: Any, scale: Array | None) 
 def loss_parts(xp: ArrayFunctions, call: Call, rows_of: Rows = block_by_block) -> tuple[Array, Array]:
     """Return the sum over positions and what a mean divides it by (1 for a sum), in float64."""
     c, denominator = _coefficients(xp, call)
-    call = dataclasses.replace(call, spec=_summed(call.spec), denominator=None)
+    call = dataclasses.replace(call, spec=summed(call.spec), denominator=None)
     rows, _ = rows_of(xp, call, undivided(c) if c else None, None)
     return xp.sum(xp.astype(rows, xp.wide)), xp.xp.asarray(1.0 if denominator is None else denominator, dtype=xp.wide)
 
@@ -87,11 +86,6 @@ def loss_and_grad(
         if denominator is not None:
             rows = unless_empty(xp, call.spec.zero_denominator, rows, denominator)
     return round_once(xp, rows, call.logits.dtype), slopes
-
-
-@lru_cache(maxsize=64)
-def _summed(spec: Any) -> Any:
-    return dataclasses.replace(spec, reduction="sum")
 
 
 def computed_in(xp: ArrayFunctions, call: Call) -> Any:

@@ -110,12 +110,6 @@ def compiled() -> Any:
 
 
 @lru_cache(maxsize=64)
-def weights(spec: Any, num_classes: int) -> Array | None:
-    """Return a spec's class weights."""
-    return None if spec.class_weight is None else np.asarray(spec.class_weight_values(num_classes), np.float64)
-
-
-@lru_cache(maxsize=64)
 def _offsets(n: int, num_classes: int) -> Array:
     """Return where a row's entries begin: one after another class by class, else each after all classes of another."""
     return np.arange(n) if num_classes <= FEW_CLASSES else np.arange(0, n * num_classes, num_classes)

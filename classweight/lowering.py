@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from ._arrays import Array, Arrays, class_shape
@@ -49,6 +50,12 @@ class SigmoidCoefficients:
 def undivided(c: Any) -> Any:
     """Return the coefficients without their denominator: of a sum, which a denominator of 0 does not silence."""
     return replace(c, denominator=None)
+
+
+@lru_cache(maxsize=64)
+def summed(spec: Any) -> Any:
+    """Return the spec of the sum over positions."""
+    return replace(spec, reduction="sum")
 
 
 def divided(xp: Arrays, c: Any) -> Any:

@@ -285,8 +285,9 @@ def test_few_logits_with_a_bad_index_take_the_general_path(
 def test_the_compiled_kernel_is_the_reference(weighted: bool, scale: float, dtype: str, reduction: Any) -> None:
     rng = np.random.default_rng(0)
     z, y = (rng.normal(size=(40, 7)) * scale).astype(dtype), rng.integers(0, 7, 40)
-    spec = SoftmaxCrossEntropy(class_weight=rng.choice([0, 0.3, 2], size=7) if weighted else None, reduction=reduction)
-    found = few.loss_and_grad(spec, z, y, few.weights(spec, 7), gradient=True)
+    weight = rng.choice([0, 0.3, 2], size=7) if weighted else None
+    spec = SoftmaxCrossEntropy(class_weight=weight, reduction=reduction)
+    found = few.loss_and_grad(spec, z, y, weight, gradient=True)
     assert found is not None
     # float64 inside: a float32 is rounded once, a float64 is off by a few roundings.
     eps = np.finfo(dtype).eps * (1 if dtype == "float32" else 8)
@@ -294,5 +295,5 @@ def test_the_compiled_kernel_is_the_reference(weighted: bool, scale: float, dtyp
         assert got.dtype == dtype
         # What float32 can hold no more than a few digits of is equal to the last of them.
         np.testing.assert_allclose(got, expected, rtol=eps, atol=np.finfo(dtype).smallest_subnormal)
-    value, nothing = few.loss_and_grad(spec, z, y, few.weights(spec, 7), gradient=False)
+    value, nothing = few.loss_and_grad(spec, z, y, weight, gradient=False)
     assert (value, nothing) == (found[0], None)
