@@ -160,6 +160,12 @@ def evaluate(call: Call, dtype: torch.dtype, gradient: Tensor | None, upstream: 
     return round_once(value, dtype)
 
 
+def block_of(direct: bool, inside: torch.dtype) -> int:
+    """Return how many logits of index targets a block has; ``direct`` where it is computed in the gradient's memory."""
+    # Two passes follow the softmax; larger blocks are fewer, but scratch memory is not to be noticed.
+    return (1 << 23 if direct else 1 << 21) // inside.itemsize
+
+
 def _blocks(call: Call, room: int) -> list[Any]:
     """Return blocks of the first axis, of about ``room`` logits: an index of them each."""
     z = call.logits
@@ -199,8 +205,7 @@ class _Hard:
     """Index targets: one coefficient a row, lowered by NumPy, which is faster on few numbers."""
 
     def __init__(self, call: Call, direct: bool, inside: torch.dtype) -> None:
-        # Two passes follow the softmax; larger blocks are fewer, but scratch memory is not to be noticed.
-        self.blocks = _blocks(call, (1 << 23 if direct else 1 << 21) // inside.itemsize)
+        self.blocks = _blocks(call, block_of(direct, inside))
         self.coefficients = _Coefficients(host, _on_host(call), host.wide, self.blocks)
 
     def __call__(self, block: Any, z: Tensor, out: Tensor, wanted: bool, upstream: Tensor | None) -> Any:

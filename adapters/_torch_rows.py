@@ -8,6 +8,7 @@ block, and costs passes of its own.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -67,8 +68,8 @@ class _Entries:
     def __init__(self, x: Tensor, axis: int, index: Numbers) -> None:
         self.x, self.axis, self.index, self.flat = x, axis, index, None
         if x.ndim == 2 and axis == 1 and x.is_contiguous():
-            self.flat = x.view(-1).numpy()
-            self.index = index + np.arange(0, x.numel(), x.shape[1])[:, None]
+            self.flat = x.numpy().reshape(-1)
+            self.index = index + _offsets(*x.shape)
 
     def replace(self, values: Any) -> Numbers:
         """Return the entries, and put others in their place."""
@@ -80,6 +81,11 @@ class _Entries:
         found = self.x.gather(self.axis, index)
         self.x.scatter_(self.axis, index, values if isinstance(values, float) else torch.from_numpy(values))
         return found.numpy()
+
+
+@lru_cache(maxsize=64)
+def _offsets(rows: int, num_classes: int) -> Numbers:
+    return np.arange(0, rows * num_classes, num_classes)[:, None]
 
 
 def dense(z: Tensor, axis: int, a: Tensor, out: Tensor, slopes: Tensor | float | None) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..conventions import torch as conventions
 from ..errors import refuse
 from ..spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from . import _torch_few
+from . import _torch_plain
 from ._torch_arrays import HALF, kept
 
 __all__ = [
@@ -86,7 +86,7 @@ def loss(
             [ 0.0477, -0.0477]])
     """
     if not inplace and validate is not False and sample_weight is None and mask is None and denominator is None:
-        value = _torch_few.loss(spec, logits, targets, class_weight)
+        value = _torch_plain.loss(spec, logits, targets, class_weight)
         if value is not None:
             return value
     call = _torch.make_call(spec, logits, validate, targets, sample_weight, class_weight, mask, denominator)

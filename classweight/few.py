@@ -25,6 +25,7 @@ REDUCTIONS = {"sum": 0, "mean_over_weights": 1, "mean_over_nonzero": 2}
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 _NOTHING = {dtype: np.empty((0, 0), dtype) for dtype in FLOATS}
 _NO_WEIGHTS = np.empty(0)
+_INFINITY = 0x7FF << 52
 _ONE = np.ones(1)  # no scalar: before NumPy 2 a product with one has the other's type
 
 
@@ -65,22 +66,12 @@ def loss_and_grad(spec: Any, z: Array, y: Array, w: Array | None, *, gradient: b
         slopes = np.empty_like(z) if gradient else _NOTHING[z.dtype]
         value = kernel(z, y, _NO_WEIGHTS if w is None else w, REDUCTIONS.get(spec.reduction, 3), slopes)
         return (z.dtype.type(value), slopes if gradient else None) if value == value else None
-    # Seen as unsigned, a negative index is a large one.
-    if np.maximum.reduce(y.view(np.uint64)) >= num_classes:
-        return None
     if not (np.minimum.reduce(z, None) >= -SMALL and np.maximum.reduce(z, None) <= SMALL):
         return None
+    alpha = coefficients(spec, y, w, num_classes)
+    if alpha is None:
+        return None
     inside = z.dtype if spec.precision == "native" else FLOATS[1]
-    alpha = _ONE if w is None else w.take(y)
-    if spec.reduction != "sum":
-        denominator: Any = n
-        if w is not None and spec.reduction == "mean_over_weights":
-            denominator = np.add.reduce(alpha)
-        elif w is not None and spec.reduction == "mean_over_nonzero":
-            denominator = np.count_nonzero(alpha)
-        if not denominator:
-            return None
-        alpha = alpha / denominator
 
     by_class = num_classes <= FEW_CLASSES
     e = np.exp(z.T if by_class else z, dtype=inside, order="C")
@@ -97,6 +88,31 @@ def loss_and_grad(spec: Any, z: Array, y: Array, w: Array | None, *, gradient: b
     flat[at] = np.negative(others, others)
     e *= scale if by_class else scale[:, None]
     return value, (e.T if by_class else e).astype(z.dtype, order="C", copy=False)
+
+
+def are_weights(w: Array) -> bool:
+    """Whether float64 weights are finite and none is negative; -0 may be taken for one that is."""
+    # Their bits, seen as unsigned, are in the order of the numbers; those of negative ones are larger.
+    return bool(np.maximum.reduce(w.view(np.uint64)) < _INFINITY)
+
+
+def coefficients(spec: Any, y: Array, w: Array | None, num_classes: int) -> Array | None:
+    """Return what each row's loss is multiplied by, or one number for all; None where a target or the sum is unusual.
+
+    Parameters are those of `loss_and_grad`.
+    """
+    # Seen as unsigned, a negative index is a large one.
+    if np.maximum.reduce(y.view(np.uint64)) >= num_classes:
+        return None
+    alpha = _ONE if w is None else w.take(y)
+    if spec.reduction == "sum":
+        return alpha
+    denominator: Any = len(y)
+    if w is not None and spec.reduction == "mean_over_weights":
+        denominator = np.add.reduce(alpha)
+    elif w is not None and spec.reduction == "mean_over_nonzero":
+        denominator = np.count_nonzero(alpha)
+    return alpha / denominator if denominator else None
 
 
 @lru_cache(maxsize=1)

@@ -280,6 +280,44 @@ def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(found[:97], part)
 
 
+@each_precision
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("weights", [None, "spec", "call"])
+@pytest.mark.parametrize("reduction", ["sum", "mean_over_weights", "mean_over_nonzero", "mean_over_batch"])
+def test_a_plain_call_has_the_bits_of_the_general_path(
+    reduction: str, weights: str | None, dtype: torch.dtype, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    z = torch.randn(90, 60, generator=generator, dtype=dtype) * 4
+    y = torch.randint(0, 60, (90,), generator=generator)
+    z[1, y[1]] = -200.0  # whose exponential is lost
+    w = torch.rand(60, generator=generator)
+    w[y[2]] = 0.0
+    if weights:
+        z[2, y[2]] = -torch.inf
+    given = {"class_weight": w} if weights == "call" else {}
+    spec = SoftmaxCrossEntropy(
+        class_weight=w.tolist() if weights == "spec" else None, reduction=reduction, precision=precision
+    )
+    found = []
+    plain = cwt._torch_plain.loss
+    monkeypatch.setattr(cwt._torch_plain, "loss", lambda *call: found.append(plain(*call)) or found[-1])
+    values, gradients = [], []
+    for validate in (None, False):  # what is not to be looked at has no plain path
+        logits = z.clone().requires_grad_()
+        value = cwt.loss(spec, logits, y, validate=validate, **given)
+        value.backward(retain_graph=True)
+        gradients.append(logits.grad)
+        gradients.append(torch.autograd.grad(value, logits, torch.tensor(2.0, dtype=dtype))[0])
+        values += [value.detach(), cwt.loss(spec, z, y, validate=validate, **given)]
+    assert len(found) == 2
+    assert not any(x is None for x in found)
+    assert values[0].isfinite()
+    for several in (values, gradients[::2], gradients[1::2]):
+        for each in several[1:]:
+            torch.testing.assert_close(each, several[0], rtol=0, atol=0, equal_nan=True)
+
+
 def test_a_change_of_the_logits_before_a_second_backward_is_noticed() -> None:
     z, y = batch("index")
     leaf = z.requires_grad_()

@@ -1,8 +1,11 @@
-"""A small batch of index targets on the CPU: checked and computed by NumPy, whose operations take less time each."""
+"""A plain call on the CPU: index targets of one axis, weighted by class at most, that fit a block.
+
+What such a batch costs beside its kernel is Python's time, so it has checks and coefficients of its own. The smallest
+are computed by NumPy, whose operations take less time each.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -12,10 +15,11 @@ from torch.autograd import forward_ad
 
 from .. import few
 from ..spec import SoftmaxCrossEntropy
+from . import _torch_rows as kernels
 from ._torch_arrays import TENSORS, is_traced
-from ._torch_fused import Fused, host
+from ._torch_fused import MOST_ROWS, Fused, block_of, host, memory_like
 
-FLOATS = (torch.float32, torch.float64)
+FLOATS = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
 def loss(spec: Any, z: Any, targets: Any, class_weight: Any) -> Tensor | None:
@@ -23,22 +27,21 @@ def loss(spec: Any, z: Any, targets: Any, class_weight: Any) -> Tensor | None:
     if type(spec) is not SoftmaxCrossEntropy or type(z) not in TENSORS or type(targets) is not Tensor:
         return None
     shape = z.shape
-    if len(shape) != 2 or not 0 < z.numel() <= few.MOST or targets.shape != shape[:1] or spec.axis not in (1, -1):
+    if len(shape) != 2 or not z.numel() or targets.shape != shape[:1] or spec.axis not in (1, -1):
         return None
     if z.dtype not in FLOATS or targets.dtype is not torch.int64 or not (z.is_cpu and targets.is_cpu) or is_traced():
         return None
     if z.layout is not torch.strided or targets.layout is not torch.strided or forward_ad._current_level >= 0:
         return None
+    if z.is_neg() or targets.is_neg():
+        return None
     differentiable = torch.is_grad_enabled()
     if class_weight is not None:
         if type(class_weight) is not Tensor or class_weight.dtype not in FLOATS or class_weight.shape != shape[1:]:
             return None
-        if not class_weight.is_cpu or class_weight.layout is not torch.strided:
+        if not class_weight.is_cpu or class_weight.layout is not torch.strided or class_weight.is_neg():
             return None
         if differentiable and class_weight.requires_grad:
-            return None
-        w = class_weight.numpy(force=True)
-        if not (np.minimum.reduce(w) >= 0 and np.maximum.reduce(w) < math.inf):
             return None
     if spec.ignore_index is not None and spec.ignore_index >= 0:
         return None
@@ -48,25 +51,57 @@ def loss(spec: Any, z: Any, targets: Any, class_weight: Any) -> Tensor | None:
         return None
     if not differentiable:
         return found[0]
-    return _Few.apply(z, (spec, targets, class_weight), *found)  # type: ignore[no-any-return, no-untyped-call]
+    return _Plain.apply(z, (spec, targets, class_weight), *found)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _loss_and_grad(
     spec: Any, z: Tensor, targets: Tensor, class_weight: Tensor | None, *, gradient: bool
 ) -> tuple[Tensor, Tensor | None] | None:
-    if class_weight is None:
-        w = None if spec.class_weight is None else host.weights(spec, z.shape[1], None)
-    else:
-        w = class_weight.numpy(force=True).astype(np.float64, copy=False)
+    if spec.inputs != "logits" or spec.label_smoothing or spec.reduction == "none":
+        return None
+    z, y, w = z.detach(), targets.numpy(), None
+    if class_weight is not None:
+        w = class_weight.detach().numpy().astype(np.float64, copy=False)
+        if not few.are_weights(w):
+            return None
+    elif spec.class_weight is not None:
+        w = host.weights(spec, z.shape[1], None)
+    found: Any
     with np.errstate(all="ignore"):
-        found = few.loss_and_grad(spec, z.numpy(force=True), targets.numpy(), w, gradient=gradient)
+        if z.numel() > few.MOST_COMPILED:
+            found = _by_kernel(spec, z, y, w, gradient)
+        else:
+            found = few.loss_and_grad(spec, z.numpy(), y, w, gradient=gradient)
     if found is None:
         return None
     value, slopes = found
-    return torch.from_numpy(np.array(value)), None if slopes is None else torch.from_numpy(slopes)
+    if slopes is not None and not isinstance(slopes, Tensor):
+        slopes = torch.from_numpy(slopes)
+    return torch.from_numpy(np.array(value, FLOATS[z.dtype])), slopes
 
 
-class _Few(Fused):
+def _by_kernel(spec: Any, z: Tensor, y: few.Array, w: few.Array | None, wanted: bool) -> tuple[Any, Any] | None:
+    """Return what `_torch_fused.evaluate` makes of a single block."""
+    inside = z.dtype if spec.precision == "native" else torch.float64
+    direct = wanted and inside is z.dtype
+    if z.numel() > block_of(direct, inside) or len(y) > MOST_ROWS:
+        return None
+    alpha = few.coefficients(spec, y, w, z.shape[1])
+    if alpha is None:
+        return None
+    gradient = memory_like(z) if wanted else None
+    out: Any = gradient if direct else torch.empty_like(z, dtype=inside)
+    alpha = alpha[:, None]
+    rows, rare = kernels.hard(z, 1, y[:, None], out, alpha if wanted else None)
+    rows = alpha * rows
+    if rare:
+        rows = np.where(alpha == 0, 0.0, rows)
+    if gradient is not None and out is not gradient:
+        gradient.copy_(out)
+    return rows.sum(), gradient
+
+
+class _Plain(Fused):
     """The loss and its gradient, which are there already."""
 
     @staticmethod
