@@ -19,7 +19,7 @@ from . import _torch_rows as kernels
 from ._torch_arrays import TENSORS, is_traced
 from ._torch_fused import MOST_ROWS, Fused, block_of, host, memory_like
 
-FLOATS = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
+FLOATS: dict[torch.dtype, Any] = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
 
 
 def loss(spec: Any, z: Any, targets: Any, class_weight: Any) -> Tensor | None:
