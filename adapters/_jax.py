@@ -19,16 +19,18 @@ import jax.numpy as jnp
 
 from .. import composite
 from .._arrays import Array, ArrayFunctions, class_shape, wide_weights
-from ..call import prepare
+from ..call import Call, prepare
 from ..closed_form import round_once
-from ..lowering import lower, reduce, undivided
+from ..halves import halves_of
+from ..lowering import denominator_of, lower, reduce, summed
 from ..spec import SigmoidCrossEntropy
 
 
 class JaxArrays(ArrayFunctions):
     """The array functions of ``jax.numpy``, called where 64 bits are enabled."""
 
-    flushes = True
+    flushes, remakes = True, True
+    entries = ArrayFunctions.pick
 
     def asarray(self, x: Any, like: Array, name: str) -> Array:
         try:
@@ -61,6 +63,26 @@ class JaxArrays(ArrayFunctions):
 
     def detach(self, x: Array) -> Array:
         return jax.lax.stop_gradient(x)
+
+    def own_sum(self, x: Array, axis: int) -> Array:
+        return jnp.sum(x, axis=axis, keepdims=True)
+
+    def wide_sum(self, x: Array, axis: int) -> Array:
+        return jnp.sum(x, axis=axis, keepdims=True, dtype=self.wide)
+
+    def with_entries(self, x: Array, index: Array, values: Array | None, axis: int) -> Array:
+        return self.where(self.positions(x.shape[axis], axis, x) == index, 0.0 if values is None else values, x)
+
+    def isnan(self, x: Array) -> Array:
+        return jnp.isnan(x)
+
+    def weighted(self, losses: Array, alpha: Array) -> Array:
+        return jnp.where(alpha == 0, 0.0, losses * alpha)
+
+    def times(self, x: Array, rows: Array) -> Array:
+        # To choose by row would keep XLA from vectorising the rest.
+        product = x * rows
+        return jnp.where(product != product, jnp.where(rows == 0, rows, rows * np.nan), product)
 
 
 xp = JaxArrays(jnp)
@@ -101,48 +123,95 @@ def make_call(spec: Any, logits: Any, validate: bool | None, *arguments: Any) ->
 
 def loss(call: Deferred) -> Array:
     """Return the loss in the logits' type."""
-    return _evaluate(call, parts=False)[0]
+    return _evaluate(_loss, call, call.spec, call.logits.dtype)
 
 
 def loss_parts(call: Deferred) -> tuple[Array, Array]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
-    numerator, denominator = _evaluate(call, parts=True)
-    return numerator, denominator
+    return _evaluate(_loss, call, summed(call.spec), jnp.float64), _evaluate(_denominator, call, call.spec, jnp.float64)
 
 
-def _evaluate(call: Deferred, *, parts: bool) -> tuple[Array, ...]:
+def _evaluate(function: Any, call: Deferred, spec: Any, dtype: Any) -> Array:
     leaves, structure = jax.tree.flatten((call.logits, call.arguments))
-    return _function(call.spec, structure, call.logits.dtype, call.checked, parts)(*leaves)  # type: ignore[no-any-return]
+    (result,) = function(_Form(spec, structure, call.logits.dtype, call.checked), dtype)(*leaves)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """What is known of a call without its arrays."""
+
+    spec: Any
+    structure: Any
+    dtype: Any
+    checked: bool
+
+    @property
+    def inside(self) -> Any:
+        """The type that is computed in."""
+        exact = self.spec.precision == "exact" or self.dtype == jnp.float64
+        return jnp.float64 if exact else jnp.float32
+
+    def call(self, leaves: tuple[Array, ...]) -> Call:
+        logits, arguments = jax.tree.unflatten(self.structure, leaves)
+        call = prepare(xp, self.spec, logits, *arguments, check_values=False)
+        return dataclasses.replace(call, checked=self.checked)
+
+    def function(self, value: Callable[[Call], Array]) -> Callable[..., tuple[Array]]:
+        """Return a value of calls as a function of their arrays, in float64."""
+        return lambda *leaves: (xp.astype(value(self.call(leaves)), xp.wide),)
+
+
+# Each call gets the same function each time, for JAX compiles it.
+@lru_cache(maxsize=64)
+def _denominator(form: _Form, dtype: Any) -> Callable[..., Any]:
+    def value(call: Call) -> Array:
+        found = denominator_of(xp, call, form.inside, [call])
+        return jnp.asarray(1.0 if found is None else found)
+
+    return _in_float64(form.function(value), (dtype,))
 
 
 @lru_cache(maxsize=64)
-def _function(spec: Any, structure: Any, dtype: Any, checked: bool, parts: bool) -> Callable[..., Any]:
-    """Return the loss, or its parts, as a function of a call's arrays: the same each time, for JAX compiles it."""
-    inside = jnp.float64 if spec.precision == "exact" or dtype == jnp.float64 else jnp.float32
-    eps = float(jnp.finfo(dtype).eps)
+def _loss(form: _Form, dtype: Any) -> Callable[..., Any]:
+    spec, inside, eps = form.spec, form.inside, float(jnp.finfo(form.dtype).eps)
 
-    def compute(*leaves: Array) -> tuple[Array, ...]:
-        logits, arguments = jax.tree.unflatten(structure, leaves)
-        call = dataclasses.replace(prepare(xp, spec, logits, *arguments, check_values=False), checked=checked)
+    def value(call: Call) -> Array:
         c = lower(xp, call, inside)
-        rows = composite.rows(xp, spec, xp.astype(logits, inside), undivided(c) if parts else c, eps, inside)
-        if parts:
-            denominator = 1.0 if c.denominator is None else c.denominator
-            return xp.sum(xp.astype(rows, xp.wide)), jnp.asarray(denominator, xp.wide)
-        return (xp.astype(reduce(xp, call, rows, c.denominator), xp.wide),)
+        return reduce(xp, call, composite.rows(xp, spec, xp.astype(call.logits, inside), c, eps, inside), c.denominator)
 
-    return _in_float64(compute, (jnp.float64, jnp.float64) if parts else (dtype,))
+    def closed(call: Call) -> Array:
+        half = halves_of(xp, call, inside)
+        return half.value(half.losses()[0])
+
+    def slopes(upstream: Array, *leaves: Array) -> tuple[Array]:
+        half = halves_of(xp, form.call(leaves), inside)
+        _, saved = half.losses()
+        (of_losses,) = jax.vjp(lambda losses: xp.astype(half.value(losses), xp.wide), half.at(saved))[1](upstream)
+        return (half.slopes(of_losses, saved),)
+
+    if spec.inputs != "logits":
+        return _in_float64(form.function(value), (dtype,))
+    return _in_float64(form.function(value), (dtype,), run=form.function(closed), slopes=slopes)
 
 
-def _in_float64(compute: Callable[..., Any], dtypes: tuple[Any, ...]) -> Callable[..., Any]:
+def _in_float64(
+    compute: Callable[..., Any],
+    dtypes: tuple[Any, ...],
+    run: Callable[..., Any] | None = None,
+    slopes: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
     """Return ``compute`` as a function of arrays of any type: floats enter as float64, results are rounded once.
 
     JAX makes float32 of float64 unless ``jax_enable_x64`` is set, and a gradient is taken where that no longer holds:
     so the gradient is a function of this kind too, of which there is another gradient.
+
+    ``run`` has the same values, and what ``slopes`` makes of upstream gradients and arrays is the gradient to the first
+    of these; they are not differentiated.
     """
 
     def rounded(*arrays: Array) -> tuple[Array, ...]:
-        results = compute(*(xp.astype(x, xp.wide) if xp.kind(x) == "f" else x for x in arrays))
+        results = (run or compute)(*(xp.astype(x, xp.wide) if xp.kind(x) == "f" else x for x in arrays))
         return tuple(round_once(xp, x, dtype) for x, dtype in zip(results, dtypes, strict=True))
 
     compiled = jax.jit(rounded)
@@ -151,16 +220,19 @@ def _in_float64(compute: Callable[..., Any], dtypes: tuple[Any, ...]) -> Callabl
         with jax.enable_x64(True):
             return compiled(*arrays)
 
-    run = jax.custom_vjp(wide)
+    function = jax.custom_vjp(wide)
 
     def forward(*arrays: Array) -> Any:
-        return run(*arrays), arrays
+        return function(*arrays), arrays
 
     def backward(arrays: tuple[Array, ...], upstream: tuple[Array, ...]) -> Any:
-        floats = {i: x.dtype for i, x in enumerate(arrays) if xp.kind(x) == "f"}
-        found = gradient(tuple(floats), tuple(floats.values()))(*upstream, *arrays)
-        each = dict(zip(floats, found, strict=True))
-        return tuple(each.get(i) for i in range(len(arrays)))  # integers have no gradient
+        floats = [i for i, x in enumerate(arrays) if xp.kind(x) == "f"]
+        found: list[Any] = [None] * len(arrays)  # integers have no gradient
+        for some in filter(None, (floats[:1], floats[1:]) if slopes else (floats,)):
+            gradients = gradient(tuple(some), tuple(arrays[i].dtype for i in some))
+            for i, x in zip(some, gradients(*upstream, *arrays), strict=True):
+                found[i] = x
+        return tuple(found)
 
     @lru_cache(maxsize=8)
     def gradient(floats: tuple[int, ...], types: tuple[Any, ...]) -> Callable[..., Any]:
@@ -174,7 +246,7 @@ def _in_float64(compute: Callable[..., Any], dtypes: tuple[Any, ...]) -> Callabl
 
             return jax.vjp(of_floats, *(arrays[i] for i in floats))[1](upstream)
 
-        return _in_float64(gradients, types)
+        return _in_float64(gradients, types, run=slopes if floats == (0,) else None)
 
-    run.defvjp(forward, backward)
-    return run  # type: ignore[no-any-return]
+    function.defvjp(forward, backward)
+    return function  # type: ignore[no-any-return]

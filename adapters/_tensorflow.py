@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from ._tensorflow_arrays import as_it_is, cast, tensor, wide_sum, xp  # isort: skip  (first: it words a missing TensorFlow)
+from ._tensorflow_arrays import as_it_is, cast, compiled_xp, round_once, tensor, xp  # isort: skip  (first: it words a missing TensorFlow)
 
 import tensorflow as tf
 
 from .. import composite
 from .._arrays import Array
 from ..call import Call, prepare
-from ..lowering import INF, SigmoidCoefficients, SoftmaxCoefficients, denominator_of, lower, reduce, summed
-from . import _tensorflow_fused as fused
+from ..halves import Hard, halves_of
+from ..lowering import denominator_of, lower, reduce, summed
 from . import _tensorflow_operation as operation
 
 __all__ = ["as_it_is", "loss", "loss_parts", "make_call", "tensor"]
@@ -99,72 +99,24 @@ def _composite(call: Call, dtype: Any) -> Array:
 
 
 def _forward(call: Call, dtype: Any, compiled: bool) -> tuple[Array, Any]:
-    c: Any = lower(xp, call, _inside(call))
-    options = {"inside": _inside(call)}
-    if isinstance(c, SigmoidCoefficients):
-        losses, *saved = (fused.binary(call.logits, *_dense(call, c), **options),)
-    elif _is_hard(c):
-        losses, *saved = fused.hard(call.logits, c.index, axis=c.axis, compiled=compiled, **options)
-        saved = [losses, *saved[:3]]
-    else:
-        losses, *saved = fused.dense(call.logits, *_dense(call, c), axis=c.axis, **options)
-    return _value(call, c, losses, dtype), tuple(saved)
+    half = halves_of(compiled_xp if compiled else xp, call, _inside(call))
+    losses, saved = half.losses()
+    return cast(half.value(losses), dtype), saved
 
 
 def _backward(call: Call, dtype: Any, saved: Any, upstream: Array, inputs: list[Array], compiled: bool) -> list[Array]:
-    of_logits = inputs[0] is call.logits
+    of_logits, zero = inputs[0] is call.logits, tf.UnconnectedGradients.ZERO
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        c: Any = lower(xp, call, _inside(call))
-        if _is_hard(c):
-            losses = saved[0]
-        elif of_logits:  # the value is linear in the losses
-            losses = tf.zeros_like(saved[0] if saved else call.logits, tf.float64 if saved else _inside(call))
-        if of_logits:
+        half = halves_of(compiled_xp if compiled else xp, call, _inside(call))
+        if of_logits or isinstance(half, Hard):
+            losses = half.at(saved)
             tape.watch(losses)
-        value = _value(call, c, losses, dtype) if of_logits or _is_hard(c) else _composite(call, dtype)
-    zero = tf.UnconnectedGradients.ZERO
-    if not of_logits:
-        found = tape.gradient(value, inputs, upstream, unconnected_gradients=zero)
-        return [tf.convert_to_tensor(x) for x in found]  # of a gather they are slices
-    of_losses = tape.gradient(value, losses, upstream, unconnected_gradients=zero)
-    if isinstance(c, SigmoidCoefficients):
-        pos, neg = _dense(call, c)
-        return [fused.binary_slopes(call.logits, pos, neg, of_losses, inside=_inside(call))]
-    options = {"axis": c.axis, "inside": _inside(call), "compiled": compiled}
-    if _is_hard(c):
-        return [fused.hard_slopes(call.logits, c.index, of_losses, *saved[1:], **options)]
-    (a,) = _dense(call, c)
-    return [fused.dense_slopes(call.logits, a, of_losses, *saved, **options)]
-
-
-def _is_hard(c: Any) -> bool:
-    return isinstance(c, SoftmaxCoefficients) and c.index is not None and c.beta is None
-
-
-def _dense(call: Call, c: Any) -> list[Array]:
-    """Return the coefficients of each element: of a softmax one, of a binary loss two."""
-    inside = _inside(call)
-    if isinstance(c, SigmoidCoefficients):
-        return [tf.cast(composite.counted(xp, c, x), inside) for x in (c.pos, c.neg)]
-    alpha, beta = (None if x is None else tf.cast(composite.counted(xp, c, x), inside) for x in (c.alpha, c.beta))
-    column, row = (None if x is None else tf.cast(x, inside) for x in (c.column, c.row))
-    if c.targets is None:
-        a = xp.where(xp.equal(xp.positions(call.num_classes, c.axis, call.logits), c.index), alpha, 0.0)
-    else:
-        a = alpha * (c.targets if column is None else c.targets * column)
-    return [a if beta is None else a + (beta if row is None else beta * row)]
-
-
-def _value(call: Call, c: Any, losses: Array, dtype: Any) -> Array:
-    """Return the loss of rows or, of a binary loss, elements; those of index targets are yet to be weighted."""
-    if _is_hard(c):
-        # 0 where the weight is 0, and no infinite slope comes through there.
-        alpha = composite.counted(xp, c, c.alpha)
-        finite = ~xp.equal(alpha, 0) | (losses < INF)
-        losses = tf.math.multiply_no_nan(xp.where(finite, losses, 0.0), alpha)
-    elif isinstance(c, SigmoidCoefficients) and call.spec.average_outputs:
-        losses = xp.sum(losses, len(call.shape) - 1)
-    elif isinstance(c, SigmoidCoefficients) and call.spec.reduction != "none" and call.shape and call.shape[-1]:
-        losses = wide_sum(losses, len(call.shape) - 1)  # of an array XLA would make one in float64 first
-    return cast(reduce(xp, call, losses, c.denominator), dtype)
+            value = cast(half.value(losses), dtype)
+        else:
+            value = _composite(call, dtype)
+    if of_logits:
+        of_losses = tape.gradient(value, losses, upstream, unconnected_gradients=zero)
+        return [round_once(half.slopes(of_losses, saved), call.logits.dtype)]
+    found = tape.gradient(value, inputs, upstream, unconnected_gradients=zero)
+    return [tf.convert_to_tensor(x) for x in found]  # of a gather they are slices

@@ -18,6 +18,7 @@ except ImportError as cause:
 from .._arrays import Array, Kind, class_shape, wide_weights
 
 HALF = (tf.float16, tf.bfloat16)
+MANY = 64  # classes, from which on a scatter costs less than a product with one-hot rows
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -29,7 +30,7 @@ def as_it_is(function: Function) -> Function:
 class TensorFlowArrays:
     """The array functions of `classweight._arrays.Arrays` on tensors."""
 
-    wide, int64, flushes = tf.float64, tf.int64, True
+    wide, int64, flushes, remakes = tf.float64, tf.int64, True, False
     exp, expm1, log, log1p = map(staticmethod, (tf.math.exp, tf.math.expm1, tf.math.log, tf.math.log1p))
     reshape, expand_dims = map(staticmethod, (tf.reshape, tf.expand_dims))
     astype, take, detach = map(staticmethod, (tf.cast, tf.gather, tf.stop_gradient))
@@ -86,7 +87,7 @@ class TensorFlowArrays:
         if axis is None:
             return tf.reduce_sum(x)
         # TensorFlow adds up in the terms' own type, one after another: equal terms all round to the same side.
-        return tf.cast(wide_sum(x, axis), x.dtype)
+        return tf.cast(self.wide_sum(x, axis), x.dtype)
 
     def any(self, x: Array, axis: int) -> Array:
         return tf.reduce_any(x, axis, keepdims=True)
@@ -105,8 +106,54 @@ class TensorFlowArrays:
     def eps(self, x: Array) -> float:
         return 2.0**-7 if x.dtype == tf.bfloat16 else float(np.finfo(x.dtype.as_numpy_dtype).eps)
 
+    def max(self, x: Array, axis: int) -> Array:
+        return tf.reduce_max(x, axis, keepdims=True)
 
-xp = TensorFlowArrays()
+    def own_sum(self, x: Array, axis: int) -> Array:
+        return tf.reduce_sum(x, axis, keepdims=True)
+
+    def wide_sum(self, x: Array, axis: int) -> Array:
+        """Return the sum in float64; along the last axis a product with ones, of which XLA makes a vector loop."""
+        x = tf.cast(x, tf.float64)
+        if axis != len(x.shape) - 1:
+            return tf.reduce_sum(x, axis, keepdims=True)
+        return tf.expand_dims(tf.tensordot(x, tf.ones(x.shape[axis], tf.float64), 1), axis)
+
+    def entries(self, x: Array, index: Array, axis: int) -> Array:
+        last = len(x.shape) - 1
+        return tf.gather(x, index, axis=last, batch_dims=last) if axis == last else self.pick(x, index, axis)
+
+    def with_entries(self, x: Array, index: Array, values: Array | None, axis: int) -> Array:
+        if not self.remakes and axis == len(x.shape) - 1 and x.shape[axis] > MANY:
+            return _scatter(x, index, tf.zeros_like(index, x.dtype) if values is None else values)
+        if values is None:
+            return x * _one_hot(index, x.shape[axis], axis, x.dtype, on=0.0)
+        return x + values * _one_hot(index, x.shape[axis], axis, x.dtype)
+
+    def isnan(self, x: Array) -> Array:
+        return tf.math.is_nan(x)
+
+    def weighted(self, losses: Array, alpha: Array) -> Array:
+        # A weight of 0 has a gradient, which is the loss if that is finite.
+        finite = ~tf.equal(alpha, 0) | (losses < np.inf)
+        return tf.math.multiply_no_nan(self.where(finite, losses, 0.0), alpha)
+
+    def times(self, x: Array, rows: Array) -> Array:
+        return tf.math.multiply_no_nan(x, rows)
+
+
+class CompiledArrays(TensorFlowArrays):
+    """Those of what XLA compiles."""
+
+    remakes = True
+
+    def times(self, x: Array, rows: Array) -> Array:
+        # To choose by row would keep XLA from vectorising the rest.
+        product = x * rows
+        return tf.where(tf.math.is_nan(product), tf.where(tf.equal(rows, 0), rows, rows * np.nan), product)
+
+
+xp, compiled_xp = TensorFlowArrays(), CompiledArrays()
 
 
 def tensor(x: Any, name: str) -> Array:
@@ -120,12 +167,15 @@ def tensor(x: Any, name: str) -> Array:
     return x
 
 
-def wide_sum(x: Array, axis: int) -> Array:
-    """Return the sum in float64; along the last axis as a product with ones, of which XLA makes a vector loop."""
-    x = tf.cast(x, tf.float64)
-    if axis != len(x.shape) - 1:
-        return tf.reduce_sum(x, axis, keepdims=True)
-    return tf.expand_dims(tf.tensordot(x, tf.ones(x.shape[axis], tf.float64), 1), axis)
+def _scatter(x: Array, index: Array, values: Array) -> Array:
+    """Return ``x``, written over where that is safe, with ``values`` at ``index`` along the last axis."""
+    flat, index = tf.reshape(x, (-1, x.shape[-1])), tf.reshape(index, (-1,))
+    places = tf.stack([tf.range(tf.size(index, tf.int64)), index], 1)
+    return tf.reshape(tf.tensor_scatter_nd_update(flat, places, tf.reshape(values, (-1,))), tf.shape(x))
+
+
+def _one_hot(index: Array, num_classes: int, axis: int, dtype: Any, on: float = 1.0) -> Array:
+    return tf.one_hot(tf.squeeze(index, axis), num_classes, on, 1 - on, axis, dtype)
 
 
 def _constants(spec: Any, num_classes: int) -> Any:

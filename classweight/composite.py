@@ -87,7 +87,7 @@ def _relative_to_dominant(xp: Arrays, z: Array, axis: int) -> tuple[Array, Array
     # 0 with the slope of z_k. NaN where the largest logit is infinite or NaN: such a row has no softmax.
     own = top - xp.detach(top)
     excess = xp.detach(top) - z
-    e, unit = _scaled_exp(xp, -excess)
+    e, unit = scaled_exp(xp, -excess)
     others = xp.sum(xp.where(is_dominant, 0.0, e), axis)
     sure = xp.detach(others) < 1 / unit
     base = xp.where(sure, xp.log1p(_times(others * xp.exp(-own), unit)), xp.log(_times(others, unit) + xp.exp(own)))
@@ -95,7 +95,7 @@ def _relative_to_dominant(xp: Arrays, z: Array, axis: int) -> tuple[Array, Array
     return base, xp.where(cut, 0.0, excess), xp.where(sure, own, 0.0), cut
 
 
-def _scaled_exp(xp: Arrays, x: Array) -> tuple[Array, float]:
+def scaled_exp(xp: Arrays, x: Array) -> tuple[Array, float]:
     """Return exp(x) / unit, and the unit: 1, or small where what is below the smallest normal number becomes 0.
 
     There a weight, an upstream gradient or a sum must bring such a term back among the normal numbers. Adding to ``x``
@@ -139,7 +139,7 @@ def _sigmoid(xp: Arrays, spec: SigmoidCrossEntropy, z: Array, c: SigmoidCoeffici
     if spec.inputs == "logits":
         # softplus(z) = max(z, 0) + log1p(exp(-|z|)), with the right slope at 0.
         positive = z > 0
-        e, unit = _scaled_exp(xp, xp.where(positive, -z, z))
+        e, unit = scaled_exp(xp, xp.where(positive, -z, z))
         tail = xp.log1p(_times(e, unit))
         loss_pos, loss_neg = tail + xp.where(positive, 0.0, -z), tail + xp.where(positive, z, 0.0)
     elif spec.inputs == "probs":
