@@ -192,12 +192,14 @@ class _Coefficients:
         if self.whole is not None:
             self.whole = divided(xp, dataclasses.replace(self.whole, denominator=self.denominator))
         self.call = _divided(xp, call, self.denominator)
+        weights = self.call.class_weight
+        self.narrow = isinstance(weights, tuple) and all(_is_moderate(xp.to_numpy(w)) for w in weights)
 
     def part(self, block: Any) -> Any:
         """Return those of a block."""
         if self.whole is not None:
             return self.whole
-        c: Any = lower(self.xp, part_of_call(self.call, block), self.inside)
+        c: Any = lower(self.xp, part_of_call(self.call, block), self.inside, self.narrow)
         return c if c.denominator == 1 else divided(self.xp, c)
 
 
@@ -274,6 +276,12 @@ def _divided(xp: Any, call: Call, denominator: float | None) -> Call:
             weights = divide(xp, "zero", xp.astype(weights, xp.wide), denominator)
         denominator = 1.0
     return dataclasses.replace(call, class_weight=weights, sample_weight=s, denominator=denominator)
+
+
+def _is_moderate(w: Numbers) -> bool:
+    """Whether float32 holds the weights, and their products with targets."""
+    w = w.astype(np.float64, copy=False)
+    return bool(((w == 0) | ((w > 1e-20) & (w < 1e20))).all())
 
 
 def _dense_coefficients(c: SoftmaxCoefficients, z: Tensor, inside: torch.dtype) -> Tensor:

@@ -73,9 +73,12 @@ def divided(xp: Arrays, c: Any) -> Any:
     )
 
 
-def lower(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients | SigmoidCoefficients:
-    """Return the coefficients of one checked call; distributions and binary coefficients have ``dtype``."""
-    parts = _parts(xp, call, dtype)
+def lower(xp: Arrays, call: Call, dtype: Any, narrow: bool = False) -> SoftmaxCoefficients | SigmoidCoefficients:
+    """Return the coefficients of one checked call; distributions and binary coefficients have ``dtype``.
+
+    Where ``narrow``, all class weights of a binary loss are known to be at home in ``dtype``, and are that.
+    """
+    parts = _parts(xp, call, dtype, narrow)
     return parts.coefficients(parts.denominator())
 
 
@@ -88,8 +91,10 @@ def denominator_of(xp: Arrays, call: Call, dtype: Any, parts: Iterable[Call]) ->
     return sum(found[1:], found[0])
 
 
-def _parts(xp: Arrays, call: Call, dtype: Any) -> _Softmax | _Sigmoid:
-    return (_Softmax if isinstance(call.spec, SoftmaxCrossEntropy) else _Sigmoid)(xp, call, dtype)
+def _parts(xp: Arrays, call: Call, dtype: Any, narrow: bool = False) -> _Softmax | _Sigmoid:
+    if isinstance(call.spec, SoftmaxCrossEntropy):
+        return _Softmax(xp, call, dtype)
+    return _Sigmoid(xp, call, dtype, narrow)
 
 
 class _Softmax:
@@ -177,13 +182,13 @@ class _Softmax:
 class _Sigmoid:
     """What coefficients and denominator share, for a binary loss."""
 
-    def __init__(self, xp: Arrays, call: Call, dtype: Any) -> None:
+    def __init__(self, xp: Arrays, call: Call, dtype: Any, narrow: bool) -> None:
         self.xp, self.call = xp, call
         spec: SigmoidCrossEntropy = call.spec
-        self.w_neg, self.w_pos = (_weight(xp, call, w) for w in call.class_weight or (None, None))
         self.s, bad = _sample_weight(xp, call), None
-        # Weights and what is wider than the logits are rounded once, as part of a coefficient.
-        if self.w_neg is not None or self.s is not None or call.targets.dtype == xp.wide:
+        self.w_neg, self.w_pos = (_weight(xp, call, w) for w in call.class_weight or (None, None))
+        # Other weights and what is wider than the logits are rounded once, as part of a coefficient.
+        if (self.w_neg is not None and not narrow) or self.s is not None or call.targets.dtype == xp.wide:
             dtype = xp.wide
         t = xp.astype(call.targets, dtype)
         valid = _valid(xp, call, t, spec.ignore_label)
@@ -199,7 +204,8 @@ class _Sigmoid:
             return None
         if self.call.spec.weighting == "label":
             return self.xp.where(self.t > 0.5, self.w_pos, self.w_neg)
-        return (1 - self.t) * self.w_neg + self.t * self.w_pos
+        t = self.xp.astype(self.t, self.xp.wide)
+        return (1 - t) * self.w_neg + t * self.w_pos
 
     def denominator(self) -> Array | float | None:
         xp, call, valid, last = self.xp, self.call, self.valid, len(self.call.shape) - 1
@@ -224,7 +230,7 @@ class _Sigmoid:
             pos, neg = (1 - smooth) * pos + smooth / 2, (1 - smooth) * neg + smooth / 2
         if self.w_neg is not None:
             w_pos, w_neg = (self.weight(),) * 2 if spec.weighting == "label" else (self.w_pos, self.w_neg)
-            pos, neg = pos * w_pos, neg * w_neg
+            pos, neg = pos * xp.astype(w_pos, pos.dtype), neg * xp.astype(w_neg, neg.dtype)
         share = self.s
         if spec.average_outputs:
             share = (1 if share is None else share) / self.call.num_classes

@@ -318,6 +318,25 @@ def test_a_plain_call_has_the_bits_of_the_general_path(
             torch.testing.assert_close(each, several[0], rtol=0, atol=0, equal_nan=True)
 
 
+@each_precision
+def test_a_binary_loss_is_the_same_of_labels_as_of_shares(precision: str) -> None:
+    generator = torch.Generator().manual_seed(7)
+    z = torch.randn(50, 4, generator=generator, dtype=torch.float64) * 9
+    z[0], z[1, :2], z[2, :2] = 0.0, 800.0, -800.0
+    t = torch.randint(0, 2, (50, 4), generator=generator)
+    spec = dataclasses.replace(SPECS["binary"], label_smoothing=0.0, reduction="none", precision=precision)
+    # A share in the last row keeps the labels before it from the shorter way; so does, there, a target beyond 1.
+    for share in (0.5, 2.0):
+        shares = t.double()
+        shares[-1, 0] = share
+        for targets in (t, shares):
+            logits = z.clone().requires_grad_()
+            rows = cwt.loss(spec, logits, targets)
+            rows.sum().backward()
+            for found, expected in zip((rows, logits.grad), reference(spec, z, targets), strict=True):
+                torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-14, atol=0)
+
+
 def test_a_change_of_the_logits_before_a_second_backward_is_noticed() -> None:
     z, y = batch("index")
     leaf = z.requires_grad_()
