@@ -237,7 +237,7 @@ class _ByElement:
             rows = kernels.dense(z, c.axis, _dense_coefficients(c, z, self.inside), out, slopes)
         else:
             rows = kernels.binary(z.to(self.inside), c.pos.to(self.inside), c.neg.to(self.inside), out, slopes)
-            if self.coefficients.call.spec.average_outputs and not self.reduced:
+            if rows.ndim and (self.reduced or self.coefficients.call.spec.average_outputs):
                 rows = rows.sum(-1, keepdim=True)
         return rows.double() if self.reduced else rows
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .. import few
+from ..call import are_weights
 from ..spec import SoftmaxCrossEntropy
 from . import _torch_rows as kernels
 from ._torch_arrays import TENSORS, is_traced
@@ -62,7 +63,7 @@ def _loss_and_grad(
     z, y, w = z.detach(), targets.numpy(), None
     if class_weight is not None:
         w = class_weight.detach().numpy().astype(np.float64, copy=False)
-        if not few.are_weights(w):
+        if not are_weights(w):
             return None
     elif spec.class_weight is not None:
         w = host.weights(spec, z.shape[1], None)

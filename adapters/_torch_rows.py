@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import softplus
 
 Numbers = np.ndarray[Any, Any]
 
@@ -22,6 +22,8 @@ Numbers = np.ndarray[Any, Any]
 FEW_CLASSES = 16
 # The largest loss that a ratio of normal numbers holds, of 4 bytes and of 8.
 LIMIT = {4: 87.0, 8: 708.0}
+# From here on softplus(x) is x, whose exp float32 still holds.
+LINEAR = 40.0
 LOG2_E = math.log2(math.e)
 
 
@@ -123,11 +125,9 @@ def binary(z: Tensor, pos: Tensor, neg: Tensor, out: Tensor, slopes: Tensor | fl
 
     ``z`` and the coefficients have the type of ``out``. All but ``z`` are written over.
     """
-    less = torch.minimum(pos, neg)
+    less = torch.minimum(pos, neg, out=out)
     if z.numel() and less.amax() == 0 == less.amin():
-        found = _of_labels(z, pos, neg, out, slopes)
-        if found is not None:
-            return found
+        return _of_labels(z, neg.sub_(pos), out, slopes)
     # No `where` in here: it takes longer than an exp.
     up, down = torch.sigmoid(z), torch.sigmoid(-z)
     torch.minimum(up, down, out=out).div_(torch.maximum(up, down)).log1p_()
@@ -143,18 +143,17 @@ def binary(z: Tensor, pos: Tensor, neg: Tensor, out: Tensor, slopes: Tensor | fl
     return loss
 
 
-def _of_labels(z: Tensor, pos: Tensor, neg: Tensor, out: Tensor, slopes: Tensor | float | None) -> Tensor | None:
-    """Return what `binary` does where each element has one side only; None, with ``pos`` and ``neg`` kept, if rare."""
-    a = neg - pos
+def _of_labels(z: Tensor, a: Tensor, out: Tensor, slopes: Tensor | float | None) -> Tensor:
+    """Return what `binary` does where each element has one side only, a coefficient that is negative for positives."""
     sign = a.sign()
-    # Of the other side's logit, for the loss of a label is softplus of that.
+    # The other side's logit, of which the loss of a label is the softplus.
     other = torch.mul(z, sign, out=out)
-    loss = logsigmoid(-other).mul_(sign.mul_(a)).neg_()
-    if _may_be_rare(loss.numpy(), slopes):
-        return None
+    loss = softplus(other, threshold=LINEAR).mul_(sign.mul_(a))
+    dead = a == 0 if _may_be_rare(loss.numpy(), slopes) else None
+    if dead is not None:
+        loss.masked_fill_(dead, 0.0)
     if slopes is not None:
-        other.sigmoid_().mul_(a)
-        _multiply(out, slopes, None)
+        _multiply(other.sigmoid_().mul_(a), slopes, dead)
     return loss
 
 

@@ -17,6 +17,12 @@ from .errors import TargetIndexError, refuse
 from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 Shape = tuple[Any, ...]
+# The unsigned type of a floating type's bits, and those of infinity.
+_INFINITY: dict[Any, tuple[Any, int]] = {
+    np.dtype(np.float16): (np.uint16, 0x7C00),
+    np.dtype(np.float32): (np.uint32, 0xFF << 23),
+    np.dtype(np.float64): (np.uint64, 0x7FF << 52),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,8 +271,14 @@ def _check_values(
     targets, hard, low = xp.to_numpy(targets), len(targets.shape) < len(shape), 0
     high: float = shape[axis] - 1 if hard else np.finfo(np.float64).max
     ignored = spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label
-    # Two reductions settle the common case; NaN fails both comparisons.
-    if targets.size == 0 or (np.minimum.reduce(targets, None) >= low and np.maximum.reduce(targets, None) <= high):
+    # One or two reductions settle the common case; NaN fails all comparisons.
+    if hard:
+        good = targets.size == 0 or (
+            np.minimum.reduce(targets, None) >= low and np.maximum.reduce(targets, None) <= high
+        )
+    else:
+        good = are_weights(targets)
+    if good:
         return ignored is None or not low <= ignored <= high
     bad = ~((targets >= low) & (targets <= high))
     if ignored is not None:
@@ -282,8 +294,20 @@ def _check_values(
 
 
 def _check_weights(name: str, values: np.ndarray[Any, Any]) -> None:
-    if values.size and not (values.min() >= 0 and values.max() < math.inf):
+    if not are_weights(values):
         _refuse_first(name, "be finite and >= 0", values, ~((values >= 0) & (values < math.inf)), ValueError)
+
+
+def are_weights(values: np.ndarray[Any, Any]) -> bool:
+    """Whether all numbers are finite and none is negative; -0 may be taken for one that is."""
+    if not values.size:
+        return True
+    unsigned = _INFINITY.get(values.dtype)
+    if unsigned is None:
+        with np.errstate(invalid="ignore"):  # bfloat16 warns of a NaN that it compares
+            return bool(np.minimum.reduce(values, None) >= 0 and np.maximum.reduce(values, None) < math.inf)
+    # Their bits, seen as unsigned, are in the order of the numbers; those of negative ones are larger.
+    return bool(np.maximum.reduce(values.view(unsigned[0]), None) < unsigned[1])
 
 
 def _refuse_first(

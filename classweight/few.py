@@ -25,7 +25,6 @@ REDUCTIONS = {"sum": 0, "mean_over_weights": 1, "mean_over_nonzero": 2}
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 _NOTHING = {dtype: np.empty((0, 0), dtype) for dtype in FLOATS}
 _NO_WEIGHTS = np.empty(0)
-_INFINITY = 0x7FF << 52
 _ONE = np.ones(1)  # no scalar: before NumPy 2 a product with one has the other's type
 
 
@@ -88,12 +87,6 @@ def loss_and_grad(spec: Any, z: Array, y: Array, w: Array | None, *, gradient: b
     flat[at] = np.negative(others, others)
     e *= scale if by_class else scale[:, None]
     return value, (e.T if by_class else e).astype(z.dtype, order="C", copy=False)
-
-
-def are_weights(w: Array) -> bool:
-    """Whether float64 weights are finite and none is negative; -0 may be taken for one that is."""
-    # Their bits, seen as unsigned, are in the order of the numbers; those of negative ones are larger.
-    return bool(np.maximum.reduce(w.view(np.uint64)) < _INFINITY)
 
 
 def coefficients(spec: Any, y: Array, w: Array | None, num_classes: int) -> Array | None:

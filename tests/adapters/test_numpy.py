@@ -12,6 +12,7 @@ import pytest
 
 import classweight.adapters.numpy as cwn
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy, TargetIndexError, few
+from classweight.call import are_weights
 from classweight.reference import reference
 
 from ..calls import ROWS_WITHOUT_A_SOFTMAX
@@ -40,6 +41,17 @@ def test_a_bad_target_that_is_not_looked_for_makes_its_row_nan(targets: Any) -> 
     assert bad.any()
     np.testing.assert_array_equal(np.isnan(rows), bad)
     np.testing.assert_array_equal(np.isnan(gradient), np.broadcast_to(bad[:, None], Z.shape))
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, ">f4", np.longdouble])
+def test_weights_are_told_from_what_is_none(dtype: Any) -> None:
+    kind = np.dtype(dtype)
+    least, most = (ml_dtypes.finfo(kind) if kind.kind == "V" else np.finfo(kind)).tiny / 2, np.inf
+    for sign in (1, -1):
+        for value in (least, 1, most, np.nan):
+            values = np.copysign(np.array([[1, value], [0, 1]], dtype), np.array(sign, dtype))[::2]
+            assert are_weights(values) == (sign == 1 and value < np.inf)
+    assert are_weights(np.empty((0, 2), dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
