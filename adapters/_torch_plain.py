@@ -21,6 +21,8 @@ from ._torch_arrays import TENSORS, is_traced
 from ._torch_fused import MOST_ROWS, Fused, block_of, host, memory_like
 
 FLOATS: dict[torch.dtype, Any] = {torch.float32: np.dtype("float32"), torch.float64: np.dtype("float64")}
+# Above these, a compiled function's one thread costs more than passes of PyTorch's: logits times threads, and rows.
+MOST_COMPILED, MOST_COMPILED_ROWS = 1 << 20, 1 << 11
 
 
 def loss(spec: Any, z: Any, targets: Any, class_weight: Any) -> Tensor | None:
@@ -61,18 +63,27 @@ def _loss_and_grad(
     if spec.inputs != "logits" or spec.label_smoothing or spec.reduction == "none":
         return None
     z, y, w = z.detach(), targets.numpy(), None
+    n, num_classes = z.shape
+    few_logits = z.numel() <= few.MOST_COMPILED
+    compiled = None
+    if few_logits or (
+        z.numel() * torch.get_num_threads() <= MOST_COMPILED
+        and n <= MOST_COMPILED_ROWS
+        and num_classes >= kernels.FEW_CLASSES
+    ):
+        compiled = few.compiled()
     if class_weight is not None:
         w = class_weight.detach().numpy().astype(np.float64, copy=False)
-        if not are_weights(w):
+        if compiled is None and not are_weights(w):
             return None
     elif spec.class_weight is not None:
-        w = host.weights(spec, z.shape[1], None)
+        w = host.weights(spec, num_classes, None)
     found: Any
     with np.errstate(all="ignore"):
-        if z.numel() > few.MOST_COMPILED:
-            found = _by_kernel(spec, z, y, w, gradient)
-        else:
+        if few_logits:
             found = few.loss_and_grad(spec, z.numpy(), y, w, gradient=gradient)
+        else:
+            found = _by_kernel(spec, z, y, w, gradient, compiled)
     if found is None:
         return None
     value, slopes = found
@@ -81,25 +92,32 @@ def _loss_and_grad(
     return torch.from_numpy(np.array(value, FLOATS[z.dtype])), slopes
 
 
-def _by_kernel(spec: Any, z: Tensor, y: few.Array, w: few.Array | None, wanted: bool) -> tuple[Any, Any] | None:
-    """Return what `_torch_fused.evaluate` makes of a single block."""
+def _by_kernel(
+    spec: Any, z: Tensor, y: few.Array, w: few.Array | None, wanted: bool, compiled: Any
+) -> tuple[Any, Any] | None:
+    """Return what `_torch_fused.evaluate` makes of a single block; but for the exponentials, compiled if it may be."""
     inside = z.dtype if spec.precision == "native" else torch.float64
     direct = wanted and inside is z.dtype
     if z.numel() > block_of(direct, inside) or len(y) > MOST_ROWS:
         return None
-    alpha = few.coefficients(spec, y, w, z.shape[1])
-    if alpha is None:
-        return None
     gradient = memory_like(z) if wanted else None
     out: Any = gradient if direct else torch.empty_like(z, dtype=inside)
-    alpha = alpha[:, None]
-    rows, rare = kernels.hard(z, 1, y[:, None], out, alpha if wanted else None)
-    rows = alpha * rows
-    if rare:
-        rows = np.where(alpha == 0, 0.0, rows)
+    if compiled:
+        e = kernels.exponentials(z, 1, out).numpy()
+        value = compiled.of_exponentials(e, y, few.NO_WEIGHTS if w is None else w, few.reduction_of(spec))
+        if value != value:
+            return None
+    else:
+        alpha = few.coefficients(spec, y, w, z.shape[1])
+        if alpha is None:
+            return None
+        alpha = alpha[:, None]
+        rows, rare = kernels.hard(z, 1, y[:, None], out, alpha if wanted else None)
+        rows = alpha * rows
+        value = (np.where(alpha == 0, 0.0, rows) if rare else rows).sum()
     if gradient is not None and out is not gradient:
         gradient.copy_(out)
-    return rows.sum(), gradient
+    return value, gradient
 
 
 class _Plain(Fused):

@@ -43,7 +43,7 @@ def hard(z: Tensor, axis: int, index: Numbers, out: Tensor, slopes: Numbers | No
     out : Tensor
         Of the type that is computed in, written over.
     """
-    e = _exponentials(z, axis, out)
+    e = exponentials(z, axis, out)
     entries = _Entries(e, axis, index)
     own = entries.replace(0.0)
     others = e.sum(axis, keepdim=True).numpy()
@@ -101,7 +101,7 @@ def dense(z: Tensor, axis: int, a: Tensor, out: Tensor, slopes: Tensor | float |
     top, a_top = source.gather(axis, dominant), a.gather(axis, dominant)
     rest = a.scatter_(axis, dominant, 0.0).sum(axis, keepdim=True)
     near = torch.sub(top, source, out=out).mul_(a).sum(axis, keepdim=True)
-    e = _exponentials(z, axis, out)
+    e = exponentials(z, axis, out)
     at_top = e.gather(axis, dominant)
     others = e.scatter_(axis, dominant, 0.0).sum(axis, keepdim=True) / at_top
     weight = rest + a_top
@@ -157,7 +157,7 @@ def _of_labels(z: Tensor, a: Tensor, out: Tensor, slopes: Tensor | float | None)
     return loss
 
 
-def _exponentials(z: Tensor, axis: int, out: Tensor) -> Tensor:
+def exponentials(z: Tensor, axis: int, out: Tensor) -> Tensor:
     """Return exp(z), each row times a factor, written to ``out``."""
     if z.dtype is not torch.float64 and out.dtype is torch.float64:
         # exp2 takes half the time of exp. Of what float32 holds, the exponent's rounding costs 2^-46 at the most.

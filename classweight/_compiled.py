@@ -1,4 +1,4 @@
-"""The loss of few rows as one compiled function, in float64 inside: imported where the extra ``fast`` is installed."""
+"""The loss of few rows as one compiled function: imported where the extra ``fast`` is installed."""
 
 from __future__ import annotations
 
@@ -8,26 +8,39 @@ from typing import Any
 import numba
 import numpy as np
 
+LARGEST = 87.0
+
+
+def _denominator(y: Any, num_classes: int, w: Any, reduction: int) -> float:
+    """Return what is divided by: by ``reduction`` 1, the weights' sum, the number of those that are not 0, or of all.
+
+    NaN where another kernel is needed: a target or a weight is bad, or there is nothing to divide by. ``w`` has shape
+    (C,), or (0,) for no weights.
+    """
+    for c in range(w.size):
+        if not 0 <= w[c] < math.inf:
+            return math.nan
+    total = 0.0
+    for i in range(len(y)):
+        if not 0 <= y[i] < num_classes:
+            return math.nan
+        if reduction == 1:
+            total += w[y[i]] if w.size else 1.0
+        else:
+            total += reduction == 3 or not w.size or w[y[i]] != 0
+    if reduction == 0:
+        return 1.0
+    return total if total != 0 else math.nan
+
 
 def _loss_and_grad(z: Any, y: Any, w: Any, reduction: int, slopes: Any) -> float:
     """Return the loss, NaN where another kernel is needed; ``slopes`` becomes its gradient unless it is empty.
 
-    ``z`` has shape (N, C), ``y`` (N,), ``w`` (C,), or (0,) for no weights. What is divided by is, by ``reduction``,
-    1, the weights' sum, or the number of those that are not 0, or of all.
+    ``z`` has shape (N, C), ``y`` (N,); the others are those of `_denominator`.
     """
     n, num_classes = z.shape
-    denominator = 0.0
-    for i in range(n):
-        if not 0 <= y[i] < num_classes:
-            return math.nan
-        weight = w[y[i]] if w.size else 1.0
-        if reduction == 1:
-            denominator += weight
-        elif reduction > 1:
-            denominator += reduction == 3 or weight != 0
-    if reduction == 0:
-        denominator = 1.0
-    if denominator == 0:
+    denominator = denominator_of(y, num_classes, w, reduction)
+    if denominator != denominator:
         return math.nan
     total = 0.0
     e = np.empty(num_classes)
@@ -52,12 +65,46 @@ def _loss_and_grad(z: Any, y: Any, w: Any, reduction: int, slopes: Any) -> float
     return total if math.isfinite(total) else math.nan
 
 
-def _compile() -> Any:
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+def _of_exponentials(e: Any, y: Any, w: Any, reduction: int) -> float:
+    """Return the loss, NaN where another kernel is needed; the exponentials, a factor to a row, become its gradient.
+
+    Losses are to be below ``LARGEST``: beyond it, exponentials are lost.
+    """
+    n, num_classes = e.shape
+    denominator = denominator_of(y, num_classes, w, reduction)
+    if denominator != denominator:
+        return math.nan
+    total = 0.0
+    for i in range(n):
+        row, at = e[i], y[i]
+        own = np.float64(row[at])
+        row[at] = 0
+        in_type = row[at]
+        for c in range(num_classes):
+            in_type += row[c]
+        others = np.float64(in_type)
+        alpha = (w[at] if w.size else 1.0) / denominator
+        loss = math.log1p(others / own)
+        if not loss < LARGEST:
+            return math.nan
+        total += alpha * loss
+        row[at] = alpha / (others + own)
+        scale = row[at]
+        for c in range(num_classes):
+            row[c] *= scale
+        row[at] = -in_type * scale
+    return total
+
+
+def _compile(function: Any, **options: Any) -> Any:
+    options |= {"nogil": True, "error_model": "numpy"}
     try:
-        return numba.njit(cache=True, **options)(_loss_and_grad)
+        return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # no folder that can be written to: it is compiled in each process
-        return numba.njit(**options)(_loss_and_grad)
+        return numba.njit(**options)(function)
 
 
-loss_and_grad = _compile()
+denominator_of = _compile(_denominator)
+loss_and_grad = _compile(_loss_and_grad)
+# Sums may be taken in any order: a vector's width of them at a time.
+of_exponentials = _compile(_of_exponentials, fastmath={"reassoc"})

@@ -24,7 +24,7 @@ MOST_COMPILED = 1 << 12
 REDUCTIONS = {"sum": 0, "mean_over_weights": 1, "mean_over_nonzero": 2}
 FLOATS = (np.dtype("float32"), np.dtype("float64"))
 _NOTHING = {dtype: np.empty((0, 0), dtype) for dtype in FLOATS}
-_NO_WEIGHTS = np.empty(0)
+NO_WEIGHTS = np.empty(0)
 _ONE = np.ones(1)  # no scalar: before NumPy 2 a product with one has the other's type
 
 
@@ -61,9 +61,9 @@ def loss_and_grad(spec: Any, z: Array, y: Array, w: Array | None, *, gradient: b
         z = np.ascontiguousarray(z, z.dtype.newbyteorder("="))
     if z.dtype not in FLOATS:
         return None
-    if z.size <= MOST_COMPILED and (kernel := compiled()) is not None:
+    if z.size <= MOST_COMPILED and (kernels := compiled()) is not None:
         slopes = np.empty_like(z) if gradient else _NOTHING[z.dtype]
-        value = kernel(z, y, _NO_WEIGHTS if w is None else w, REDUCTIONS.get(spec.reduction, 3), slopes)
+        value = kernels.loss_and_grad(z, y, NO_WEIGHTS if w is None else w, reduction_of(spec), slopes)
         return (z.dtype.type(value), slopes if gradient else None) if value == value else None
     if not (np.minimum.reduce(z, None) >= -SMALL and np.maximum.reduce(z, None) <= SMALL):
         return None
@@ -108,14 +108,19 @@ def coefficients(spec: Any, y: Array, w: Array | None, num_classes: int) -> Arra
     return alpha / denominator if denominator else None
 
 
+def reduction_of(spec: Any) -> int:
+    """Return the number by which the compiled kernels know a reduction."""
+    return REDUCTIONS.get(spec.reduction, 3)
+
+
 @lru_cache(maxsize=1)
 def compiled() -> Any:
-    """Return the compiled kernel, where there is a Numba to compile it: that is an extra, for it takes a second."""
+    """Return the compiled kernels, where there is a Numba to compile them: that is an extra, for it takes a second."""
     try:
         from . import _compiled
     except ImportError:
         return None
-    return _compiled.loss_and_grad
+    return _compiled
 
 
 @lru_cache(maxsize=64)

@@ -7,6 +7,7 @@ import io
 import pickle
 import warnings
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 import classweight.adapters.torch as cwt
-from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
+from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy, few
 from classweight.reference import reference
 
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, RandomCall, random_call
@@ -299,6 +300,7 @@ def test_a_plain_call_has_the_bits_of_the_general_path(
     spec = SoftmaxCrossEntropy(
         class_weight=w.tolist() if weights == "spec" else None, reduction=reduction, precision=precision
     )
+    monkeypatch.setattr(few, "compiled", lambda: None)
     found = []
     plain = cwt._torch_plain.loss
     monkeypatch.setattr(cwt._torch_plain, "loss", lambda *call: found.append(plain(*call)) or found[-1])
@@ -316,6 +318,57 @@ def test_a_plain_call_has_the_bits_of_the_general_path(
     for several in (values, gradients[::2], gradients[1::2]):
         for each in several[1:]:
             torch.testing.assert_close(each, several[0], rtol=0, atol=0, equal_nan=True)
+
+
+@each_precision
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", ["sum", "mean_over_weights", "mean_over_nonzero", "mean_over_batch"])
+def test_what_is_compiled_after_the_exponentials_is_the_reference(
+    reduction: str, weighted: bool, dtype: torch.dtype, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(6)
+    z = torch.randn(90, 60, generator=generator, dtype=dtype) * 4
+    y = torch.randint(0, 60, (90,), generator=generator)
+    w = torch.rand(60, generator=generator).double()
+    w[3] = 0.0
+    z[0] += 1000  # no softmax minds
+    given = {"class_weight": w} if weighted else {}
+    spec = SoftmaxCrossEntropy(reduction=reduction, precision=precision)
+    kernels = few.compiled()
+    found: list[float] = []
+
+    def of_exponentials(*arguments: Any) -> float:
+        found.append(kernels.of_exponentials(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(few, "compiled", lambda: SimpleNamespace(of_exponentials=of_exponentials))
+    # A sum of float32 in float32, whose 60 terms are rounded; float64 inside is rounded to float32 once.
+    rtol = 1e-13 if dtype is torch.float64 else 1e-7 if precision == "exact" else 2e-5
+    for _ in range(2):
+        logits = z.clone().requires_grad_()
+        value = cwt.loss(spec, logits, y, **given)
+        value.backward()
+        for ours, expected in zip((value, logits.grad), reference(spec, z, y, **given), strict=True):
+            torch.testing.assert_close(ours.double(), torch.tensor(expected), rtol=rtol, atol=0)
+        assert len(found) == 1
+        assert np.isnan(found) == (z[1, y[1]] < -1000)
+        found.clear()
+        z[1, y[1]] = -2000.0  # whose exponential is lost: that is another kernel's
+
+
+@pytest.mark.parametrize(("index", "weight"), [(60, 1.0), (-1, 1.0), (0, -1.0), (0, np.nan), (0, np.inf), (0, 0.0)])
+def test_what_is_compiled_refuses_what_others_word(index: int, weight: float) -> None:
+    kernels = few.compiled()
+    y, w = np.array([1, 1]), np.array([0.0, 0.0, 1.0])
+    y[0], w[1] = index, weight
+    for loss in (
+        lambda: kernels.of_exponentials(np.ones((2, 3)), y, w, 1),
+        lambda: kernels.loss_and_grad(np.ones((2, 3)), y, w, 1, np.empty((0, 0))),
+    ):
+        assert np.isnan(loss())
+    w[:], y[:] = 2.0, 1
+    assert kernels.of_exponentials(np.ones((2, 3)), y, w, 1) == pytest.approx(np.log(3), rel=1e-14)
 
 
 @each_precision
