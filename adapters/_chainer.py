@@ -21,7 +21,7 @@ from chainer import FunctionNode, Variable
 from .. import closed_form, composite
 from .._arrays import Array, ArrayFunctions
 from ..call import Call, prepare
-from ..lowering import lower, reduce, undivided
+from ..lowering import inside_of, lower, reduce, undivided
 
 Operation = Callable[..., Any]
 
@@ -181,7 +181,7 @@ def loss_parts(xp: ChainerArrays, call: Call, logits: Any) -> tuple[Variable, Va
 
 
 def _composite_rows(xp: ChainerArrays, call: Call, z: Variable, *, parts: bool = False) -> tuple[Array, Any]:
-    inside = closed_form.computed_in(xp, call)
+    inside = inside_of(xp, call.spec, call.logits.dtype)
     with np.errstate(all="ignore"):
         c = lower(xp, call, inside)
         of_rows = undivided(c) if parts else c
@@ -203,7 +203,7 @@ class _Loss(FunctionNode):  # type: ignore[misc]
     def __init__(self, xp: ChainerArrays, call: Call, *, keep: bool) -> None:
         self.xp, self.call, self.kept = xp, call, None
         self.plain = _plain(xp.xp)
-        self.native = call.logits.dtype == closed_form.computed_in(xp, call)
+        self.native = call.logits.dtype == inside_of(xp, call.spec, call.logits.dtype)
         # On a device, whether the upstream gradient is 1 cannot be asked without a synchronisation.
         reduced = (self.native or xp.on_host) and call.spec.reduction != "none"
         self.keep = keep and reduced and chainer.config.enable_backprop

@@ -21,15 +21,15 @@ from .. import composite
 from .._arrays import Array, ArrayFunctions, class_shape, wide_weights
 from ..call import Call, prepare
 from ..closed_form import round_once
-from ..halves import halves_of
-from ..lowering import denominator_of, lower, reduce, summed
+from ..halves import Compiled, halves_of
+from ..lowering import denominator_of, inside_of, lower, reduce, summed
 from ..spec import SigmoidCrossEntropy
 
 
-class JaxArrays(ArrayFunctions):
+class JaxArrays(Compiled, ArrayFunctions):
     """The array functions of ``jax.numpy``, called where 64 bits are enabled."""
 
-    flushes, remakes = True, True
+    flushes = True
     entries = ArrayFunctions.pick
 
     def asarray(self, x: Any, like: Array, name: str) -> Array:
@@ -64,7 +64,7 @@ class JaxArrays(ArrayFunctions):
     def detach(self, x: Array) -> Array:
         return jax.lax.stop_gradient(x)
 
-    def own_sum(self, x: Array, axis: int) -> Array:
+    def sum_in_type(self, x: Array, axis: int) -> Array:
         return jnp.sum(x, axis=axis, keepdims=True)
 
     def wide_sum(self, x: Array, axis: int) -> Array:
@@ -78,11 +78,6 @@ class JaxArrays(ArrayFunctions):
 
     def weighted(self, losses: Array, alpha: Array) -> Array:
         return jnp.where(alpha == 0, 0.0, losses * alpha)
-
-    def times(self, x: Array, rows: Array) -> Array:
-        # To choose by row would keep XLA from vectorising the rest.
-        product = x * rows
-        return jnp.where(product != product, jnp.where(rows == 0, rows, rows * np.nan), product)
 
 
 xp = JaxArrays(jnp)
@@ -149,8 +144,7 @@ class _Form:
     @property
     def inside(self) -> Any:
         """The type that is computed in."""
-        exact = self.spec.precision == "exact" or self.dtype == jnp.float64
-        return jnp.float64 if exact else jnp.float32
+        return inside_of(xp, self.spec, self.dtype)
 
     def call(self, leaves: tuple[Array, ...]) -> Call:
         logits, arguments = jax.tree.unflatten(self.structure, leaves)
@@ -187,7 +181,9 @@ def _loss(form: _Form, dtype: Any) -> Callable[..., Any]:
     def slopes(upstream: Array, *leaves: Array) -> tuple[Array]:
         half = halves_of(xp, form.call(leaves), inside)
         _, saved = half.losses()
-        (of_losses,) = jax.vjp(lambda losses: xp.astype(half.value(losses), xp.wide), half.at(saved))[1](upstream)
+        (of_losses,) = jax.vjp(lambda losses: xp.astype(half.value(losses), xp.wide), half.linearised_at(saved))[1](
+            upstream
+        )
         return (half.slopes(of_losses, saved),)
 
     if spec.inputs != "logits":
@@ -246,7 +242,7 @@ def _in_float64(
 
             return jax.vjp(of_floats, *(arrays[i] for i in floats))[1](upstream)
 
-        return _in_float64(gradients, types, run=slopes if floats == (0,) else None)
+        return _in_float64(gradients, types, run=slopes if floats == (0,) else None)  # logits come first
 
     function.defvjp(forward, backward)
     return function  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ from .. import composite
 from .._arrays import Array
 from ..call import Call, prepare
 from ..halves import Hard, halves_of
-from ..lowering import denominator_of, lower, reduce, summed
+from ..lowering import denominator_of, inside_of, lower, reduce, summed
 from . import _tensorflow_operation as operation
 
 __all__ = ["as_it_is", "loss", "loss_parts", "make_call", "tensor"]
@@ -62,16 +62,10 @@ def _with_lengths_checked(call: Call) -> Call:
     return dataclasses.replace(call, **checked)
 
 
-def _inside(call: Call) -> Any:
-    """Return the type that is computed in."""
-    exact = call.spec.precision == "exact" or call.logits.dtype == tf.float64
-    return tf.float64 if exact else tf.float32
-
-
 @as_it_is
 def loss_parts(call: Call) -> tuple[Array, Array]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
-    denominator = denominator_of(xp, call, _inside(call), [call])
+    denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype), [call])
     total = dataclasses.replace(call, spec=summed(call.spec), denominator=None)
     return _loss(total, tf.float64), tf.cast(1.0 if denominator is None else denominator, tf.float64)
 
@@ -92,14 +86,14 @@ def _loss(call: Call, dtype: Any) -> Array:
 
 def _composite(call: Call, dtype: Any) -> Array:
     """Return the loss as operations that every mode of TensorFlow differentiates."""
-    inside = _inside(call)
+    inside = inside_of(xp, call.spec, call.logits.dtype)
     c = lower(xp, call, inside)
     rows = composite.rows(xp, call.spec, cast(call.logits, inside), c, xp.eps(call.logits), inside)
     return cast(reduce(xp, call, rows, c.denominator), dtype)
 
 
 def _forward(call: Call, dtype: Any, compiled: bool) -> tuple[Array, Any]:
-    half = halves_of(compiled_xp if compiled else xp, call, _inside(call))
+    half = halves_of(compiled_xp if compiled else xp, call, inside_of(xp, call.spec, call.logits.dtype))
     losses, saved = half.losses()
     return cast(half.value(losses), dtype), saved
 
@@ -108,9 +102,9 @@ def _backward(call: Call, dtype: Any, saved: Any, upstream: Array, inputs: list[
     of_logits, zero = inputs[0] is call.logits, tf.UnconnectedGradients.ZERO
     with tf.GradientTape() as tape:
         tape.watch(inputs)
-        half = halves_of(compiled_xp if compiled else xp, call, _inside(call))
+        half = halves_of(compiled_xp if compiled else xp, call, inside_of(xp, call.spec, call.logits.dtype))
         if of_logits or isinstance(half, Hard):
-            losses = half.at(saved)
+            losses = half.linearised_at(saved)
             tape.watch(losses)
             value = cast(half.value(losses), dtype)
         else:

@@ -16,6 +16,7 @@ except ImportError as cause:
     missing_framework("tensorflow", "tensorflow", cause)
 
 from .._arrays import Array, Kind, class_shape, wide_weights
+from ..halves import Compiled
 
 HALF = (tf.float16, tf.bfloat16)
 MANY = 64  # classes, from which on a scatter costs less than a product with one-hot rows
@@ -30,7 +31,8 @@ def as_it_is(function: Function) -> Function:
 class TensorFlowArrays:
     """The array functions of `classweight._arrays.Arrays` on tensors."""
 
-    wide, int64, flushes, remakes = tf.float64, tf.int64, True, False
+    wide, float32, int64 = tf.float64, tf.float32, tf.int64
+    flushes, recomputes_exp = True, False
     exp, expm1, log, log1p = map(staticmethod, (tf.math.exp, tf.math.expm1, tf.math.log, tf.math.log1p))
     reshape, expand_dims = map(staticmethod, (tf.reshape, tf.expand_dims))
     astype, take, detach = map(staticmethod, (tf.cast, tf.gather, tf.stop_gradient))
@@ -109,7 +111,7 @@ class TensorFlowArrays:
     def max(self, x: Array, axis: int) -> Array:
         return tf.reduce_max(x, axis, keepdims=True)
 
-    def own_sum(self, x: Array, axis: int) -> Array:
+    def sum_in_type(self, x: Array, axis: int) -> Array:
         return tf.reduce_sum(x, axis, keepdims=True)
 
     def wide_sum(self, x: Array, axis: int) -> Array:
@@ -124,7 +126,7 @@ class TensorFlowArrays:
         return tf.gather(x, index, axis=last, batch_dims=last) if axis == last else self.pick(x, index, axis)
 
     def with_entries(self, x: Array, index: Array, values: Array | None, axis: int) -> Array:
-        if not self.remakes and axis == len(x.shape) - 1 and x.shape[axis] > MANY:
+        if not self.recomputes_exp and axis == len(x.shape) - 1 and x.shape[axis] > MANY:
             return _scatter(x, index, tf.zeros_like(index, x.dtype) if values is None else values)
         if values is None:
             return x * _one_hot(index, x.shape[axis], axis, x.dtype, on=0.0)
@@ -142,15 +144,8 @@ class TensorFlowArrays:
         return tf.math.multiply_no_nan(x, rows)
 
 
-class CompiledArrays(TensorFlowArrays):
+class CompiledArrays(Compiled, TensorFlowArrays):
     """Those of what XLA compiles."""
-
-    remakes = True
-
-    def times(self, x: Array, rows: Array) -> Array:
-        # To choose by row would keep XLA from vectorising the rest.
-        product = x * rows
-        return tf.where(tf.math.is_nan(product), tf.where(tf.equal(rows, 0), rows, rows * np.nan), product)
 
 
 xp, compiled_xp = TensorFlowArrays(), CompiledArrays()

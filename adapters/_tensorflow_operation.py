@@ -20,7 +20,8 @@ from tensorflow.python.eager import forwardprop_util, record  # nothing public s
 from .._arrays import Array
 from ..call import Call
 
-PATIENCE = 3  # the eager call of the same shapes that is compiled, which takes about a second
+PATIENCE = 3  # eager calls of the same shapes until they are compiled, which takes about a second and 5 MiB for good
+SEVERAL = 4  # compiled calls, for each of which patience is that long again: shapes that keep changing are not compiled
 SMALL = 1 << 18  # logits, below which a second launch costs more than a gradient for nobody
 LARGE = 1 << 16  # logits, from which on a graph's call is compiled
 MOST = 64  # calls that are compiled; XLA keeps them for good
@@ -47,7 +48,7 @@ class _Kernel:
             call = _filled(template, arrays)
             return b(call, dtype, saved, upstream, [arrays[i] for i in part], compiled)
 
-        self.calls, self.dtype = 0, dtype
+        self.calls, self.is_compiled, self.dtype = 0, False, dtype
         self.small = template.spec.reduction != "none" and bool(watched)
         self.forward: Callable[..., Any] = forward
         # The logits' for itself: a graph leaves out what nobody asks for.
@@ -62,8 +63,12 @@ class _Kernel:
         """Compile the halves if the call is large or has come often enough."""
         self.calls += 1
         eagerly, size = tf.executing_eagerly(), arrays[0].shape.num_elements()
-        due = self.calls == PATIENCE if eagerly else self.calls == 1 and size is not None and size >= LARGE
-        if due and _Kernel.compiled < MOST and not tf.config.functions_run_eagerly():
+        if eagerly:
+            due = self.calls >= PATIENCE * (1 + _Kernel.compiled // SEVERAL)
+        else:
+            due = self.calls == 1 and size is not None and size >= LARGE
+        if due and not self.is_compiled and _Kernel.compiled < MOST and not tf.config.functions_run_eagerly():
+            self.is_compiled = True
             _Kernel.compiled += 1
             if eagerly and self.small and size <= SMALL:
                 self._compile_as_one(*arrays)

@@ -7,14 +7,14 @@ import importlib.util
 from functools import lru_cache
 from typing import Any
 
-from ._torch_arrays import composite_loss, inside_of, is_traced, kept, xp  # isort: skip  (it words a missing torch)
+from ._torch_arrays import composite_loss, is_traced, kept, xp  # isort: skip  (it words a missing torch)
 
 import torch
 from torch import Tensor
 
 from ..call import Call, prepare
 from ..errors import refuse
-from ..lowering import denominator_of, summed
+from ..lowering import denominator_of, inside_of, summed
 from ._torch_arrays import TENSORS
 from ._torch_fused import Fused
 
@@ -37,7 +37,7 @@ def loss(call: Call, inplace: bool = False) -> Tensor:
 
 def loss_parts(call: Call) -> tuple[Tensor, Tensor]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
-    denominator = denominator_of(xp, call, inside_of(call), (call,))
+    denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype), (call,))
     total = dataclasses.replace(call, spec=_summed(call.spec), denominator=None)
     numerator = _value(total, torch.float64)
     if not isinstance(denominator, Tensor):  # made on the device: a copy to it would synchronise
@@ -97,8 +97,8 @@ def _check_inplace(call: Call, fused: bool) -> None:
         reason = "True where the loss is composed of operations (inputs=, gradients of weights, transforms, devices)"
     elif call.spec.reduction == "none":
         reason = "True with reduction='none'"
-    elif z.dtype is not inside_of(call):
-        reason = f"True with {z.dtype} logits that are computed in {inside_of(call)}"
+    elif z.dtype is not inside_of(xp, call.spec, call.logits.dtype):
+        reason = f"True with {z.dtype} logits that are computed in {inside_of(xp, call.spec, call.logits.dtype)}"
     elif not z.is_contiguous():
         reason = "True with logits that are not contiguous"
     elif owner.is_leaf and owner.requires_grad:

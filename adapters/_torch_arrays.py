@@ -20,7 +20,7 @@ from torch import Tensor
 from .. import composite
 from .._arrays import Arrays, Kind, class_shape, wide_weights
 from ..call import Call
-from ..lowering import lower, reduce
+from ..lowering import inside_of, lower, reduce
 
 HALF = (torch.float16, torch.bfloat16)
 # A subclass may be anything: a distributed tensor, a fake one.
@@ -31,7 +31,7 @@ NOT_INPLACE = "be False for a second backward, one of many gradients at once, or
 class TorchArrays:
     """The array functions of `classweight._arrays.Arrays` on tensors."""
 
-    wide, int64, flushes = torch.float64, torch.int64, False
+    wide, float32, int64, flushes = torch.float64, torch.float32, torch.int64, False
     exp, expm1, log, log1p = torch.exp, torch.expm1, torch.log, torch.log1p
     equal, where = torch.eq, torch.where
     reshape, expand_dims = torch.reshape, torch.unsqueeze
@@ -135,15 +135,9 @@ def is_traced() -> bool:
     )
 
 
-def inside_of(call: Call) -> torch.dtype:
-    """Return the type that is computed in."""
-    exact = call.spec.precision == "exact" or call.logits.dtype is torch.float64
-    return torch.float64 if exact else torch.float32
-
-
 def composite_loss(call: Call, dtype: torch.dtype) -> Tensor:
     """Return the loss as operations that can be differentiated any number of times, batched and compiled."""
-    z, inside = call.logits, inside_of(call)
+    z, inside = call.logits, inside_of(xp, call.spec, call.logits.dtype)
     c = lower(xp, call, inside)
     rows = composite.rows(xp, call.spec, _cast(z, inside), c, xp.eps(z), inside)
     return _cast(reduce(xp, call, rows, c.denominator), dtype)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from ..call import Call
 from ..errors import refuse
-from ..lowering import SigmoidCoefficients, SoftmaxCoefficients, divided, lower, reduce, unless_empty
+from ..lowering import SigmoidCoefficients, SoftmaxCoefficients, divided, inside_of, lower, reduce, unless_empty
 from . import _triton
-from ._torch_arrays import NOT_INPLACE, composite_gradient, inside_of, is_once, round_once, xp
+from ._torch_arrays import NOT_INPLACE, composite_gradient, is_once, round_once, xp
 
 is_usable = _triton.is_usable
 
@@ -29,7 +29,7 @@ class FusedOnDevice(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, call: Call, dtype: torch.dtype, inplace: bool) -> Tensor:
-        inside, each = inside_of(call), call.spec.reduction == "none"
+        inside, each = inside_of(xp, call.spec, call.logits.dtype), call.spec.reduction == "none"
         undivided = lower(xp, call, inside)
         c, denominator = divided(xp, undivided), undivided.denominator
         rows, statistics = _triton.losses(z, c, inside, each)
@@ -58,7 +58,7 @@ class FusedOnDevice(torch.autograd.Function):
         call = dataclasses.replace(_together(ctx.call, rest), logits=z)
         if not once:
             return composite_gradient(call, upstream), None, None, None
-        inside = inside_of(call)
+        inside = inside_of(xp, call.spec, call.logits.dtype)
         c = divided(xp, lower(xp, call, inside)) if ctx.c is None else _together(ctx.c, rest)
         upstream = upstream.to(torch.float64)
         if call.spec.reduction == "none" and call.position_axis is not None:

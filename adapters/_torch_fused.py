@@ -18,10 +18,10 @@ from .._arrays import ArrayFunctions
 from ..blocks import part, part_of_call
 from ..call import Call
 from ..errors import refuse
-from ..lowering import SoftmaxCoefficients, denominator_of, divide, divided, lower, unless_empty
+from ..lowering import SoftmaxCoefficients, denominator_of, divide, divided, inside_of, lower, unless_empty
 from ..spec import SigmoidCrossEntropy
 from . import _torch_rows as kernels
-from ._torch_arrays import HALF, NOT_INPLACE, composite_gradient, inside_of, is_once, round_once, xp
+from ._torch_arrays import HALF, NOT_INPLACE, composite_gradient, is_once, round_once, xp
 from ._torch_rows import Numbers
 
 host = ArrayFunctions(np)
@@ -56,7 +56,7 @@ class Fused(torch.autograd.Function):
                 denominator if isinstance(denominator, Tensor) else None,
                 *weights,
             )
-            ctx.kept, ctx.inplace, ctx.inside = kept, inplace, inside_of(call)
+            ctx.kept, ctx.inplace, ctx.inside = kept, inplace, inside_of(xp, call.spec, call.logits.dtype)
             number = None if isinstance(denominator, Tensor) else denominator
             ctx.rest = (call.spec, number, call.checked, call.shape, call.axis)
         return evaluate(call, dtype, kept)
@@ -124,7 +124,7 @@ def evaluate(call: Call, dtype: torch.dtype, gradient: Tensor | None, upstream: 
     upstream : Tensor, optional
         float64, 0-d or broadcastable against the logits.
     """
-    z, spec, inside = call.logits, call.spec, inside_of(call)
+    z, spec, inside = call.logits, call.spec, inside_of(xp, call.spec, call.logits.dtype)
     direct = gradient is not None and gradient.dtype is inside and gradient.data_ptr() != z.data_ptr()
     sparse = call.hard and not spec.label_smoothing
     rows_of: Any = _Hard(call, direct, inside) if sparse else _ByElement(call, inside)
@@ -238,7 +238,7 @@ class _ByElement:
         else:
             rows = kernels.binary(z.to(self.inside), c.pos.to(self.inside), c.neg.to(self.inside), out, slopes)
             if rows.ndim and (self.reduced or self.coefficients.call.spec.average_outputs):
-                rows = rows.sum(-1, keepdim=True)
+                rows = rows.sum(-1, keepdim=True, dtype=torch.float64 if self.reduced else None)
         return rows.double() if self.reduced else rows
 
 

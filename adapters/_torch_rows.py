@@ -123,7 +123,8 @@ def dense(z: Tensor, axis: int, a: Tensor, out: Tensor, slopes: Tensor | float |
 def binary(z: Tensor, pos: Tensor, neg: Tensor, out: Tensor, slopes: Tensor | float | None) -> Tensor:
     """Return ``pos softplus(-z) + neg softplus(z)``; with ``slopes``, ``out`` is ``neg sigmoid(z) - pos sigmoid(-z)``.
 
-    ``z`` and the coefficients have the type of ``out``. All but ``z`` are written over.
+    ``z`` and the coefficients have the type of ``out``. ``neg`` and ``out`` are written over; ``pos`` may be the
+    caller's targets.
     """
     less = torch.minimum(pos, neg, out=out)
     if z.numel() and less.amax() == 0 == less.amin():

@@ -21,7 +21,7 @@ except ImportError as cause:
 from .. import closed_form
 from .._arrays import Array, ArrayFunctions
 from ..call import Call, prepare
-from ..lowering import SoftmaxCoefficients
+from ..lowering import SoftmaxCoefficients, inside_of
 from ..spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from ._cupy import SOURCE, THREADS, TYPES, lanes, options
 
@@ -110,7 +110,11 @@ def _module(dtype: str, computed_in: str, lanes: int) -> cupy.RawModule:
 
 
 def _fused(xp: ArrayFunctions, call: Call, c: SoftmaxCoefficients, scale: Array | None) -> tuple[Array, Any]:
-    z, shape, inside = cupy.ascontiguousarray(call.logits), call.row_shape(xp), closed_form.computed_in(xp, call)
+    z, shape, inside = (
+        cupy.ascontiguousarray(call.logits),
+        call.row_shape(xp),
+        inside_of(xp, call.spec, call.logits.dtype),
+    )
     classes, inner = z.shape[c.axis], math.prod(z.shape[c.axis + 1 :])
     rows, each = z.size // classes, lanes(classes, inner)
     module = _module(z.dtype.name, np.dtype(inside).name, each)

@@ -105,6 +105,8 @@ def _check_same(framework: Framework, steps: dict[str, Step]) -> None:
 def _paired(framework: Framework, steps: dict[str, Step], seconds: float, most: int) -> dict[str, Any]:
     """Return median times, and of native / ours, pairs that ran in turn, the median and the quartiles."""
     gc.collect()
+    for step in steps.values():
+        framework.seconds(step, framework.warm)
     repeats = {side: math.ceil(SAMPLE_SECONDS / framework.seconds(step, 1)) for side, step in steps.items()}
     rounds: list[list[float]] = []
     end = time.perf_counter() + seconds

@@ -24,6 +24,7 @@ class Arrays(Protocol):
 
     wide: Any
     """The type of weights and sums: float64."""
+    float32: Any
     int64: Any
     flushes: bool
     """Whether numbers below the smallest normal one become 0."""

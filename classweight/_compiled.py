@@ -9,6 +9,8 @@ import numba
 import numpy as np
 
 LARGEST = 87.0
+# Classes that are added up in the logits' own type: of many equal terms all would be rounded to the same side.
+STRETCH = 256
 
 
 def _denominator(y: Any, num_classes: int, w: Any, reduction: int) -> float:
@@ -79,10 +81,12 @@ def _of_exponentials(e: Any, y: Any, w: Any, reduction: int) -> float:
         row, at = e[i], y[i]
         own = np.float64(row[at])
         row[at] = 0
-        in_type = row[at]
-        for c in range(num_classes):
-            in_type += row[c]
-        others = np.float64(in_type)
+        others = 0.0
+        for start in range(0, num_classes, STRETCH):
+            part, stretch = row[at], row[start : start + STRETCH]
+            for c in range(len(stretch)):
+                part += stretch[c]
+            others += part
         alpha = (w[at] if w.size else 1.0) / denominator
         loss = math.log1p(others / own)
         if not loss < LARGEST:
@@ -92,7 +96,7 @@ def _of_exponentials(e: Any, y: Any, w: Any, reduction: int) -> float:
         scale = row[at]
         for c in range(num_classes):
             row[c] *= scale
-        row[at] = -in_type * scale
+        row[at] = -others * scale
     return total
 
 

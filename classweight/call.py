@@ -17,6 +17,7 @@ from .errors import TargetIndexError, refuse
 from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 Shape = tuple[Any, ...]
+_LARGEST = np.finfo(np.float64).max
 # The unsigned type of a floating type's bits, and those of infinity.
 _INFINITY: dict[Any, tuple[Any, int]] = {
     np.dtype(np.float16): (np.uint16, 0x7C00),
@@ -269,7 +270,7 @@ def _check_values(
     if sample_weight is not None:
         _check_weights("sample_weight", xp.to_numpy(sample_weight))
     targets, hard, low = xp.to_numpy(targets), len(targets.shape) < len(shape), 0
-    high: float = shape[axis] - 1 if hard else np.finfo(np.float64).max
+    high: float = shape[axis] - 1 if hard else _LARGEST
     ignored = spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label
     # One or two reductions settle the common case; NaN fails all comparisons.
     if hard:
@@ -295,7 +296,7 @@ def _check_values(
 
 def _check_weights(name: str, values: np.ndarray[Any, Any]) -> None:
     if not are_weights(values):
-        _refuse_first(name, "be finite and >= 0", values, ~((values >= 0) & (values < math.inf)), ValueError)
+        _refuse_first(name, "be finite and >= 0", values, ~((values >= 0) & (values <= _LARGEST)), ValueError)
 
 
 def are_weights(values: np.ndarray[Any, Any]) -> bool:
@@ -305,7 +306,7 @@ def are_weights(values: np.ndarray[Any, Any]) -> bool:
     unsigned = _INFINITY.get(values.dtype)
     if unsigned is None:
         with np.errstate(invalid="ignore"):  # bfloat16 warns of a NaN that it compares
-            return bool(np.minimum.reduce(values, None) >= 0 and np.maximum.reduce(values, None) < math.inf)
+            return bool(np.minimum.reduce(values, None) >= 0 and np.maximum.reduce(values, None) <= _LARGEST)
     # Their bits, seen as unsigned, are in the order of the numbers; those of negative ones are larger.
     return bool(np.maximum.reduce(values.view(unsigned[0]), None) < unsigned[1])
 

@@ -18,7 +18,7 @@ from ._arrays import Array, ArrayFunctions, Entries
 from .blocks import FEW_CLASSES, Layout, blocks, fits_a_block, part, part_of_call
 from .call import Call
 from .errors import refuse
-from .lowering import SoftmaxCoefficients, denominator_of, divided, lower, summed, undivided, unless_empty
+from .lowering import SoftmaxCoefficients, denominator_of, divided, inside_of, lower, summed, undivided, unless_empty
 
 Rows = Callable[[ArrayFunctions, Call, Any, Any], tuple[Array, Any]]
 
@@ -28,7 +28,7 @@ def block_by_block(xp: ArrayFunctions, call: Call, c: Any, scale: Array | None) 
 
     Coefficients that are not given are lowered for each block in its turn.
     """
-    inside, layout, z = computed_in(xp, call), Layout(xp, call), call.logits
+    inside, layout, z = inside_of(xp, call.spec, call.logits.dtype), Layout(xp, call), call.logits
     rows, sums = None, []
     if call.spec.reduction == "none":
         rows = xp.xp.empty(call.row_shape(xp), dtype=z.dtype)
@@ -88,15 +88,9 @@ def loss_and_grad(
     return round_once(xp, rows, call.logits.dtype), slopes
 
 
-def computed_in(xp: ArrayFunctions, call: Call) -> Any:
-    """Return the type that is computed in."""
-    exact = call.spec.precision == "exact" or call.logits.dtype == xp.wide
-    return xp.wide if exact else xp.float32
-
-
 def _coefficients(xp: ArrayFunctions, call: Call) -> tuple[Any, Any]:
     """Return coefficients and denominator; no coefficients where they are to be lowered block by block."""
-    inside = computed_in(xp, call)
+    inside = inside_of(xp, call.spec, call.logits.dtype)
     if fits_a_block(xp, call, inside) or (call.hard and call.num_classes > FEW_CLASSES):
         c = lower(xp, call, inside)
         return c, c.denominator
@@ -120,7 +114,7 @@ def _block(
 ) -> Array:
     """Return one block's weighted row losses; write its gradient to ``slopes``, if there is one."""
     gradient = slopes is not None
-    flat = layout.array(z, computed_in(xp, call))
+    flat = layout.array(z, inside_of(xp, call.spec, call.logits.dtype))
     out = layout.work(flat, z, slopes)
     if isinstance(c, SoftmaxCoefficients) and c.index is not None and c.beta is None and call.spec.inputs == "logits":
         alpha, index = layout.rows(share(c.alpha)), layout.rows(share(c.index))

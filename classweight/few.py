@@ -30,12 +30,17 @@ _ONE = np.ones(1)  # no scalar: before NumPy 2 a product with one has the other'
 
 def of_call(call: Call, *, gradient: bool) -> Result | None:
     """Return the loss and its gradient of a call on NumPy's arrays, or None where the general path is needed."""
-    if not call.none_ignored or call.axis != 1 or len(call.shape) != 2 or not call.hard:
+    if not call.none_ignored or call.axis != 1 or len(call.shape) != 2 or not call.hard or not is_plain(call.spec):
         return None
     if call.sample_weight is not None or call.mask is not None or call.denominator is not None:
         return None
     w = None if call.class_weight is None else call.class_weight.astype(np.float64, copy=False)
     return loss_and_grad(call.spec, call.logits, call.targets.astype(np.int64, copy=False), w, gradient=gradient)
+
+
+def is_plain(spec: Any) -> bool:
+    """Whether the loss is a sum of rows of logits, or a mean, without smoothing."""
+    return spec.inputs == "logits" and not spec.label_smoothing and spec.reduction != "none"
 
 
 def loss_and_grad(spec: Any, z: Array, y: Array, w: Array | None, *, gradient: bool) -> Result | None:
@@ -44,7 +49,7 @@ def loss_and_grad(spec: Any, z: Array, y: Array, w: Array | None, *, gradient: b
     Parameters
     ----------
     spec : SoftmaxCrossEntropy
-        Whose ignored index is none of the classes.
+        A plain one, whose ignored index is none of the classes.
     z : ndarray, shape (N, C)
         Logits, the classes last.
     y : ndarray of int64, shape (N,)
@@ -52,8 +57,6 @@ def loss_and_grad(spec: Any, z: Array, y: Array, w: Array | None, *, gradient: b
     w : ndarray of float64, shape (C,), optional
         Class weights, valid ones.
     """
-    if spec.inputs != "logits" or spec.label_smoothing or spec.reduction == "none":
-        return None
     n, num_classes = z.shape
     if not 1 < n <= MOST // num_classes:
         return None

@@ -19,13 +19,13 @@ Saved = tuple[Array, ...]
 class HalvesArrays(Arrays, Protocol):
     """What more a framework offers here."""
 
-    remakes: bool
+    recomputes_exp: bool
     """Whether exponentials are made again for the slopes, in one pass with them, rather than saved."""
 
     def max(self, x: Array, axis: int) -> Array:
         """Return the largest value."""
 
-    def own_sum(self, x: Array, axis: int) -> Array:
+    def sum_in_type(self, x: Array, axis: int) -> Array:
         """Return the sum in the terms' own type."""
 
     def wide_sum(self, x: Array, axis: int) -> Array:
@@ -45,6 +45,18 @@ class HalvesArrays(Arrays, Protocol):
 
     def times(self, x: Array, rows: Array) -> Array:
         """Return the product, 0 where the row's factor is 0."""
+
+
+class Compiled:
+    """What frameworks share that compile a half as a whole."""
+
+    recomputes_exp = True
+
+    def times(self: Any, x: Array, rows: Array) -> Array:
+        """Return the product, 0 where the row's factor is 0."""
+        # To choose by row would keep XLA from vectorising the rest.
+        product = x * rows
+        return self.where(self.isnan(product), self.where(self.equal(rows, 0), rows, rows * NAN), product)
 
 
 def halves_of(xp: HalvesArrays, call: Call, inside: Any) -> Hard | Dense | Binary:
@@ -76,7 +88,7 @@ class _Halves:
         """Return exp(x) / unit."""
         return scaled_exp(self.xp, x)[0]
 
-    def _of_finite(self, x: Array, top: Array) -> Array:
+    def of_finite(self, x: Array, top: Array) -> Array:
         """Return ``x``, NaN where the largest logit is infinite or NaN: such a row has no softmax."""
         return self.xp.where(abs(top) < INF, x, NAN)
 
@@ -88,7 +100,8 @@ class _Halves:
         # The unit joins the scale unless float32 does not hold the product.
         joins = abs(scale) >= 2.0**-62
         g = xp.times(e, xp.astype(xp.where(joins, scale * self.unit, scale), self.inside))
-        return g * xp.astype(xp.where(joins, 1.0, 0 * scale + self.unit), self.inside)
+        rest = xp.where(joins, 1.0, 0 * scale + self.unit)  # an array, for not every `where` takes two numbers
+        return g * xp.astype(rest, self.inside)
 
 
 class Hard(_Halves):
@@ -99,20 +112,20 @@ class Hard(_Halves):
         xp, z, axis, index = self.xp, self.logits(), self.c.axis, self.c.index
         top, target = xp.max(z, axis), xp.entries(z, index, axis)
         e = self._others(z, top)
-        others = self._of_finite(xp.astype(xp.own_sum(e, axis), xp.wide) * self.unit, top)
+        others = self.of_finite(xp.astype(xp.sum_in_type(e, axis), xp.wide) * self.unit, top)
         total = others + xp.astype(xp.exp(target - top), xp.wide)
         near, far = xp.log1p(xp.astype(others, self.inside)), xp.log(xp.astype(total, self.inside))
         loss = xp.astype(xp.where(xp.equal(target, top), near, far), xp.wide)
         if self.inside != xp.wide:  # float32 does not hold every R_y
             loss = xp.where(others < 2.0**-13, others * (1 - others / 2), loss)
         loss = loss + (xp.astype(top, xp.wide) - xp.astype(target, xp.wide))
-        return loss, (loss, top, others, total) if xp.remakes else (loss, top, others, total, e)
+        return loss, (loss, top, others, total) if xp.recomputes_exp else (loss, top, others, total, e)
 
     def value(self, losses: Array) -> Array:
         """Return the wide loss."""
         return self.reduced(self.xp.weighted(losses, counted(self.xp, self.c, self.c.alpha)))
 
-    def at(self, saved: Saved) -> Array:
+    def linearised_at(self, saved: Saved) -> Array:
         """Return losses at which `value` has the right slope."""
         return saved[0]
 
@@ -142,7 +155,7 @@ class Dense(_Halves):
         is_top = xp.equal(z, top)
         e = xp.where(is_top, 0.0, self.exp(z - top))
         others = xp.wide_sum(e, axis) * self.unit + (xp.wide_sum(xp.astype(is_top, self.inside), axis) - 1)
-        others = self._of_finite(others, top)
+        others = self.of_finite(others, top)
         weight, rest = xp.wide_sum(a, axis), xp.wide_sum(xp.where(is_top, 0.0, a), axis)
         near = xp.wide_sum(xp.where(xp.equal(a, 0), 0.0, a * (top - z)), axis)
         loss = xp.where(xp.equal(weight, 0), 0.0, weight * xp.log1p(others) + near)
@@ -152,7 +165,7 @@ class Dense(_Halves):
         """Return the wide loss."""
         return self.reduced(losses)
 
-    def at(self, saved: Saved) -> Array:
+    def linearised_at(self, saved: Saved) -> Array:
         """Return losses at which `value` has the right slope: any, for it is linear."""
         return 0 * saved[2]
 
@@ -199,7 +212,7 @@ class Binary(_Halves):
             losses = xp.wide_sum(losses, len(shape) - 1)  # of an array XLA would make one in float64 first
         return self.reduced(losses)
 
-    def at(self, saved: Saved) -> Array:
+    def linearised_at(self, saved: Saved) -> Array:
         """Return losses at which `value` has the right slope: any, for it is linear."""
         return 0 * self.logits()
 

@@ -52,6 +52,11 @@ def undivided(c: Any) -> Any:
     return replace(c, denominator=None)
 
 
+def inside_of(xp: Arrays, spec: Any, dtype: Any) -> Any:
+    """Return the type that is computed in for logits of ``dtype``."""
+    return xp.wide if spec.precision == "exact" or dtype == xp.wide else xp.float32
+
+
 @lru_cache(maxsize=64)
 def summed(spec: Any) -> Any:
     """Return the spec of the sum over positions."""
@@ -76,7 +81,7 @@ def divided(xp: Arrays, c: Any) -> Any:
 def lower(xp: Arrays, call: Call, dtype: Any, narrow: bool = False) -> SoftmaxCoefficients | SigmoidCoefficients:
     """Return the coefficients of one checked call; distributions and binary coefficients have ``dtype``.
 
-    Where ``narrow``, all class weights of a binary loss are known to be at home in ``dtype``, and are that.
+    Where ``narrow``, class weights of a binary loss are known to fit ``dtype``, and are made that before they multiply.
     """
     parts = _parts(xp, call, dtype, narrow)
     return parts.coefficients(parts.denominator())

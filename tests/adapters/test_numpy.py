@@ -54,6 +54,11 @@ def test_weights_are_told_from_what_is_none(dtype: Any) -> None:
     assert are_weights(np.empty((0, 2), dtype))
 
 
+def test_what_float64_does_not_hold_is_no_weight() -> None:
+    with pytest.raises(ValueError, match="`targets` must be finite and >= 0"):
+        cwn.loss(SoftmaxCrossEntropy(), np.zeros((2, 3)), np.full((2, 3), np.longdouble("1e400")))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("precision", ["native", "exact"])
 @pytest.mark.parametrize("reduction", ["none", "mean_over_weights"])

@@ -331,6 +331,7 @@ PATHS = ["eager", "compiled-as-one", "compiled-as-two", "graph", "compiled-in-gr
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return what makes a function take one of the paths."""
     monkeypatch.setattr(operation, "PATIENCE", 1 if "as" in request.param else 1 << 60)
+    monkeypatch.setattr(operation, "SEVERAL", 1 << 60)
     monkeypatch.setattr(operation, "SMALL", 0 if request.param == "compiled-as-two" else 1 << 60)
     monkeypatch.setattr(operation, "LARGE", 0 if request.param == "compiled-in-graph" else 1 << 60)
     monkeypatch.setattr(operation, "MOST", 1 << 60)
@@ -528,6 +529,22 @@ def test_calls_that_come_again_are_compiled_and_keep_their_bits(kind: str, monke
             f = value_and_gradient(lambda z, n=rows: cwtf.loss(spec, z, y[:n]))
             f(tf.constant(z[:rows], tf.float32))
     assert operation._Kernel.compiled == 1
+    operation._kernel.cache_clear()
+
+
+def test_shapes_that_keep_changing_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    operation._kernel.cache_clear()
+    monkeypatch.setattr(operation, "SEVERAL", 2)
+    monkeypatch.setattr(operation._Kernel, "compiled", 0)
+
+    def steps(rows: int, times: int) -> int:
+        for _ in range(times):
+            cwtf.loss(SoftmaxCrossEntropy(), tf.zeros((rows, 2)), tf.zeros(rows, tf.int64))
+        return operation._Kernel.compiled
+
+    found = [steps(rows, operation.PATIENCE) for rows in range(1, 6)]
+    assert found == [1, 2, 2, 2, 2]
+    assert steps(5, operation.PATIENCE) == 3
     operation._kernel.cache_clear()
 
 

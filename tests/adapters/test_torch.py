@@ -357,6 +357,53 @@ def test_what_is_compiled_after_the_exponentials_is_the_reference(
         z[1, y[1]] = -2000.0  # whose exponential is lost: that is another kernel's
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (90, 60), (3000, 100), (40, 8192)])
+def test_a_loss_may_be_changed_in_place_like_any_other(shape: tuple[int, int]) -> None:
+    z = torch.zeros(shape, requires_grad=True)
+    value = cwt.loss(SoftmaxCrossEntropy(reduction="sum"), z, torch.zeros(shape[0], dtype=torch.int64))
+    value /= 4
+    value += 1
+    value.backward()
+    n, classes = shape
+    torch.testing.assert_close(value.item(), n * np.log(classes) / 4 + 1, rtol=1e-6, atol=0)
+    torch.testing.assert_close(z.grad[0, :2], torch.tensor([1 / classes - 1, 1 / classes]) / 4, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 1 << 18), (4, 100_000), (1000, 1000)])
+def test_equal_exponentials_do_not_add_up_their_roundings(shape: tuple[int, int]) -> None:
+    z = torch.zeros(shape)
+    z[:, 1] = 0.3
+    z.requires_grad_()
+    spec, y = SoftmaxCrossEntropy(), torch.zeros(shape[0], dtype=torch.int64)
+    value = cwt.loss(spec, z, y)
+    value.backward()
+    for found, expected in zip((value, z.grad), reference(spec, z.detach(), y), strict=True):
+        torch.testing.assert_close(found.double(), torch.tensor(expected), rtol=5e-7, atol=0)
+
+
+def test_a_second_backward_with_other_threads_finds_a_gradient() -> None:
+    z = torch.zeros(256, 1000)
+    z[0, 0] = -300.0
+    z.requires_grad_()
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(8)
+        value = cwt.loss(SoftmaxCrossEntropy(), z, torch.zeros(256, dtype=torch.int64))
+        (first,) = torch.autograd.grad(value, z, retain_graph=True)
+        torch.set_num_threads(1)
+        (second,) = torch.autograd.grad(value, z)
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(first, second, rtol=1e-6, atol=0)
+
+
+def test_the_parts_of_a_binary_loss_are_float64_throughout() -> None:
+    z, t = torch.zeros(4, 1000), torch.ones(4, 1000)
+    spec = SigmoidCrossEntropy(reduction="mean_over_batch")
+    total, _ = cwt.loss_parts(spec, z, t, class_weight=(torch.tensor(1e36), torch.tensor(1e36)))
+    torch.testing.assert_close(total.item(), 4e39 * np.log(2), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize(("index", "weight"), [(60, 1.0), (-1, 1.0), (0, -1.0), (0, np.nan), (0, np.inf), (0, 0.0)])
 def test_what_is_compiled_refuses_what_others_word(index: int, weight: float) -> None:
     kernels = few.compiled()
