@@ -20,6 +20,7 @@ from ..halves import Compiled
 
 HALF = (tf.float16, tf.bfloat16)
 MANY = 64  # classes, from which on a scatter costs less than a product with one-hot rows
+VERY_MANY = 1 << 17  # classes, whose float64 copies are worth their memory
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -146,6 +147,10 @@ class TensorFlowArrays:
 
 class CompiledArrays(Compiled, TensorFlowArrays):
     """Those of what XLA compiles."""
+
+    def sum_in_type(self, x: Array, axis: int) -> Array:
+        # XLA adds up in a few parts; of very many equal terms too many would round to the same side.
+        return self.sum(x, axis) if x.shape[axis] > VERY_MANY else super().sum_in_type(x, axis)
 
 
 xp, compiled_xp = TensorFlowArrays(), CompiledArrays()

@@ -532,6 +532,15 @@ def test_calls_that_come_again_are_compiled_and_keep_their_bits(kind: str, monke
     operation._kernel.cache_clear()
 
 
+def test_equal_exponentials_of_very_many_classes_do_not_add_up_their_roundings() -> None:
+    z, y = np.zeros((2, 1 << 20), np.float32), np.zeros(2, np.int64)
+    z[:, 1] = 0.3
+    spec = SoftmaxCrossEntropy(axis=-1)
+    f = tf.function(value_and_gradient(lambda z: cwtf.loss(spec, z, y)), autograph=False)
+    for found, expected in zip(f(tf.constant(z)), reference(spec, z, y), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=5e-7)
+
+
 def test_shapes_that_keep_changing_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     operation._kernel.cache_clear()
     monkeypatch.setattr(operation, "SEVERAL", 2)
