@@ -54,6 +54,17 @@ def test_weights_are_told_from_what_is_none(dtype: Any) -> None:
     assert are_weights(np.empty((0, 2), dtype))
 
 
+@pytest.mark.parametrize("large", [40.0, -1000.0, np.inf, np.nan])
+def test_a_binary_loss_has_the_same_bits_beside_a_large_logit(large: float) -> None:
+    rng = np.random.default_rng(2)
+    z, t = 9 * rng.normal(size=(200, 3)).astype(np.float32), rng.random((200, 3)).round(1)
+    spec = SigmoidCrossEntropy(class_weight=(0.3, 2), reduction="none")
+    alone, beside = (cwn.loss_and_grad(spec, x, t) for x in (z, np.where(np.arange(200)[:, None] == 7, large, z)))
+    for found, expected in zip(beside, alone, strict=True):
+        np.testing.assert_array_equal(np.delete(found, 7, 0), np.delete(expected, 7, 0))
+        assert not np.array_equal(found[7], expected[7])
+
+
 def test_what_float64_does_not_hold_is_no_weight() -> None:
     with pytest.raises(ValueError, match="`targets` must be finite and >= 0"):
         cwn.loss(SoftmaxCrossEntropy(), np.zeros((2, 3)), np.full((2, 3), np.longdouble("1e400")))
