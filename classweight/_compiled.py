@@ -1,4 +1,4 @@
-"""The loss of few rows as one compiled function: imported where the extra ``fast`` is installed."""
+"""Compiled functions, by the extra ``fast``: the loss of few rows, and what follows the exponentials of more."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
+# The largest loss that a ratio of float32's normal numbers holds.
 LARGEST = 87.0
 # Classes that are added up in the logits' own type: of many equal terms all would be rounded to the same side.
 STRETCH = 256
