@@ -45,7 +45,8 @@ def hard(z: Tensor, axis: int, index: Numbers, out: Tensor, slopes: Numbers | No
     """
     e = exponentials(z, axis, out)
     entries = _Entries(e, axis, index)
-    own = entries.replace(0.0)
+    own = entries.get()
+    entries.put(0.0)
     others = e.sum(axis, keepdim=True).numpy()
     ratio = torch.from_numpy(others / own)
     loss = ratio.log1p_().numpy()
@@ -58,7 +59,7 @@ def hard(z: Tensor, axis: int, index: Numbers, out: Tensor, slopes: Numbers | No
     if slopes is not None:
         own += others
         scale = np.divide(slopes, own).astype(own.dtype)
-        entries.replace(np.negative(others, others))
+        entries.put(np.negative(others, others))
         e.mul_(torch.from_numpy(scale))
         if rare:
             e.masked_fill_(torch.from_numpy(slopes == 0), 0.0)
@@ -74,16 +75,19 @@ class _Entries:
             self.flat = x.numpy().reshape(-1)
             self.index = index + _offsets(*x.shape)
 
-    def replace(self, values: Any) -> Numbers:
-        """Return the entries, and put others in their place."""
+    def get(self) -> Numbers:
+        """Return the entries."""
         if self.flat is not None:
-            old = self.flat.take(self.index)
+            return self.flat.take(self.index)
+        return self.x.gather(self.axis, torch.from_numpy(self.index)).numpy()
+
+    def put(self, values: Numbers | float) -> None:
+        """Write others over them."""
+        if self.flat is not None:
             self.flat[self.index] = values
-            return old
-        index = torch.from_numpy(self.index)
-        found = self.x.gather(self.axis, index)
-        self.x.scatter_(self.axis, index, values if isinstance(values, float) else torch.from_numpy(values))
-        return found.numpy()
+        else:
+            new = values if isinstance(values, float) else torch.from_numpy(values)
+            self.x.scatter_(self.axis, torch.from_numpy(self.index), new)
 
 
 @lru_cache(maxsize=64)
