@@ -189,8 +189,10 @@ class _Coefficients:
         else:
             denominator = denominator_of(xp, call, inside, (part_of_call(call, block) for block in blocks))
         self.denominator = None if denominator is None else float(denominator)
+        self.call, self.narrow = call, False
         if self.whole is not None:
             self.whole = divided(xp, dataclasses.replace(self.whole, denominator=self.denominator))
+            return
         self.call = _divided(xp, call, self.denominator)
         weights = self.call.class_weight
         self.narrow = isinstance(weights, tuple) and all(_is_moderate(xp.to_numpy(w)) for w in weights)

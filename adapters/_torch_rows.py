@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from ..kernels import LIMIT
+
 Numbers = np.ndarray[Any, Any]
 
 # Below this many classes a row is too short for a softmax of its own.
 FEW_CLASSES = 16
-# The largest loss that a ratio of normal numbers holds, of 4 bytes and of 8.
-LIMIT = {4: 87.0, 8: 708.0}
 # From here on softplus(x) is x, whose exp float32 still holds.
 LINEAR = 40.0
 LOG2_E = math.log2(math.e)

@@ -8,8 +8,9 @@ from typing import Any
 import numba
 import numpy as np
 
-# The largest loss that a ratio of float32's normal numbers holds.
-LARGEST = 87.0
+from .kernels import LIMIT
+
+LARGEST = LIMIT[4]
 # Classes that are added up in the logits' own type: of many equal terms all would be rounded to the same side.
 STRETCH = 256
 

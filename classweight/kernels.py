@@ -14,6 +14,8 @@ from .composite import clip
 
 Result = tuple[Array, Array | None]
 
+LIMIT = {4: 87.0, 8: 708.0}
+"""The largest loss that a ratio of normal numbers holds, of 4 bytes and of 8."""
 SMALL = 32.0
 """Sums over billions of exp(z) are normal numbers of float32 for all |z| up to this, and so are their quotients."""
 
