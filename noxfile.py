@@ -129,9 +129,9 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Test the core, NumPy and PyTorch: tests, doctests, README and the example; then the vectors and the suite."""
     install(session, "torch", "[torch,conformance,plot,fast]", *groups("tests"))
-    here = ("init", "numpy", "torch")
-    adapters = [path.name for path in ROOT.glob("adapters/*.py") if path.stem.strip("_") not in here]
-    ignored = [f"--ignore-glob=/*/classweight/adapters/{name}" for name in adapters]
+    here = ("__init__", "__pycache__", "numpy", "torch")
+    others = [path.name for path in ROOT.glob("adapters/*") if path.stem not in here]
+    ignored = [f"--ignore-glob=/*/classweight/adapters/{name}" for name in others]
     ignored += [f"--ignore-glob=/*/tests/*/test_{name}.py" for name in (*ELSEWHERE, "triton")]
     pytest(session, "tests", "--doctest-modules", "--pyargs", "classweight", *ignored)
     if sys.platform == "linux":

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import closed_form
-from .._arrays import ArrayFunctions
 from ..call import Call, prepare
+from ..compute import closed_form
+from ..compute.arrays import ArrayFunctions
 from ..errors import refuse
 from ..spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 

@@ -6,14 +6,14 @@ NumPy and no framework.
 """
 
 from . import conventions
-from .compare import compare
+from .answers.compare import compare
+from .answers.identify import identify
 from .conventions import DIFFERENCES
-from .counts import ClassCounts
 from .errors import TargetIndexError
-from .identify import identify
-from .sampling import correct_for_sampling, sample_weights, sampler_weights
 from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy, from_dict
-from .weights import ClassWeights, class_weights
+from .weights.counts import ClassCounts
+from .weights.samples import correct_for_sampling, sample_weights, sampler_weights
+from .weights.schemes import ClassWeights, class_weights
 
 __all__ = [
     "DIFFERENCES",

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ._arrays import Array, Arrays
+from .compute.arrays import Array, Arrays
 from .errors import TargetIndexError, refuse
 from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from . import _cli_answers
+from .answers import commands as _cli_answers
 from .spec import from_dict
 
 UNUSABLE = 2

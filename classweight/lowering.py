@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from ._arrays import Array, Arrays, class_shape
 from .call import Call
+from .compute.arrays import Array, Arrays, class_shape
 from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 NAN, INF = float("nan"), float("inf")

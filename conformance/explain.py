@@ -104,7 +104,7 @@ def looks_like(case: Case, reply: Mapping[str, Any]) -> Iterator[str]:
     loss = TypedArray.from_json(reply["loss"])
     if loss.shape or not np.isfinite(loss.values) or np.isclose(loss.values, case.loss.hi, rtol=ROUNDED, atol=0):
         return
-    from classweight.identify import identify
+    from classweight.answers.identify import identify
 
     spec, arguments = from_dict(case.spec), {name: value.values for name, value in case.arguments.items()}
     if isinstance(spec, SoftmaxCrossEntropy):

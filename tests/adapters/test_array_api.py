@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import classweight.adapters.numpy as cwn
-from classweight import blocks, closed_form
-from classweight._arrays import ArrayFunctions
 from classweight.call import prepare
+from classweight.compute import blocks, closed_form
+from classweight.compute.arrays import ArrayFunctions
 
 from ..calls import random_call
 from ..refusals import Refusal, assert_refused, each_refusal

@@ -17,7 +17,7 @@ import pytest
 
 import classweight.adapters.numpy as cwn
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters import _cupy
+from classweight.adapters.cupy import kernels
 from classweight.reference import reference
 
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, RandomCall, random_call
@@ -34,7 +34,7 @@ def nvrtc() -> Any:
 
 def compile_with_nvrtc(library: Any, options: list[str]) -> str:
     program, size = ctypes.c_void_p(), ctypes.c_size_t()
-    assert library.nvrtcCreateProgram(ctypes.byref(program), _cupy.SOURCE.encode(), b"k.cu", 0, None, None) == 0
+    assert library.nvrtcCreateProgram(ctypes.byref(program), kernels.SOURCE.encode(), b"k.cu", 0, None, None) == 0
     arguments = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     library.nvrtcCompileProgram(program, len(options), arguments)
     library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
@@ -44,15 +44,15 @@ def compile_with_nvrtc(library: Any, options: list[str]) -> str:
     return log.value.decode()
 
 
-@pytest.mark.parametrize("dtype", list(_cupy.TYPES))
+@pytest.mark.parametrize("dtype", list(kernels.TYPES))
 def test_the_kernels_compile(dtype: str, tmp_path: Path) -> None:
     nvcc, library = shutil.which("nvcc"), nvrtc()
     if nvcc is None and library is None:
         pytest.skip("neither nvcc nor NVRTC")
     source = tmp_path / "kernels.cu"
-    source.write_text(_cupy.SOURCE)
+    source.write_text(kernels.SOURCE)
     for computed_in, lanes in [("float32", 1), ("float32", 4), ("float32", 32), ("float64", 256)]:
-        options = _cupy.options(dtype, computed_in, lanes)
+        options = kernels.options(dtype, computed_in, lanes)
         if library is not None:
             assert compile_with_nvrtc(library, [*options, "--gpu-architecture=sm_80"]) == ""
         if nvcc is not None:
@@ -122,7 +122,7 @@ def test_kernels_agree_with_numpy(
     spec, z, labels, above = index_call(lanes, smoothing)
     z = z.astype(dtype)
     z[0] = np.nan  # ignored
-    assert _cupy.lanes(z.shape[1], z[0, 0].size) == lanes
+    assert kernels.lanes(z.shape[1], z[0, 0].size) == lanes
     expected = reference(spec, z, labels, upstream=above)
     for precision, rtol in (("native", 200 * np.finfo(dtype).eps), ("exact", np.finfo(dtype).eps)):
         exact = dataclasses.replace(spec, precision=precision)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import classweight.adapters.numpy as cwn
-from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy, TargetIndexError, few
+from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy, TargetIndexError
 from classweight.call import are_weights
+from classweight.compute import few
 from classweight.reference import reference
 
 from ..calls import ROWS_WITHOUT_A_SOFTMAX

@@ -17,8 +17,7 @@ with warnings.catch_warnings():
 import classweight.adapters.numpy as cwn
 import classweight.adapters.tensorflow as cwtf
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters import _tensorflow
-from classweight.adapters import _tensorflow_operation as operation
+from classweight.adapters.tensorflow import operation, route
 from classweight.reference import reference
 
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, RandomCall, random_call
@@ -439,8 +438,8 @@ def test_what_is_derived_from_a_closed_form_is_what_is_derived_from_the_composit
     spec = dataclasses.replace(SPECS[kind], class_weight=None)
 
     def composite(z: Any, s: Any, w: Any) -> Any:
-        call = _tensorflow.make_call(spec, z, None, t, s, (1.0, w) if kind == "binary" else w, None, None)
-        return _tensorflow._composite(call, z.dtype)
+        call = route.make_call(spec, z, None, t, s, (1.0, w) if kind == "binary" else w, None, None)
+        return route._composite(call, z.dtype)
 
     ours = path(lambda z, s, w: cwtf.loss(spec, z, t, s, class_weight=(1.0, w) if kind == "binary" else w))
     found = derivatives(ours, z, s, w)

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import classweight.adapters.torch as cwt
-from classweight import SoftmaxCrossEntropy, few
+from classweight import SoftmaxCrossEntropy
+from classweight.compute import few
 from classweight.reference import reference
 
 each_precision = pytest.mark.parametrize("precision", ["native", "exact"])
@@ -37,8 +38,8 @@ def test_a_plain_call_has_the_bits_of_the_general_path(
     )
     monkeypatch.setattr(few, "compiled", lambda: None)
     found = []
-    plain = cwt._torch_plain.loss
-    monkeypatch.setattr(cwt._torch_plain, "loss", lambda *call: found.append(plain(*call)) or found[-1])
+    plain = cwt.plain.loss
+    monkeypatch.setattr(cwt.plain, "loss", lambda *call: found.append(plain(*call)) or found[-1])
     values, gradients = [], []
     for validate in (None, False):  # what is not to be looked at has no plain path
         logits = z.clone().requires_grad_()

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters import _torch
+from classweight.adapters.torch import route
 from classweight.reference import reference
 
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, random_call
@@ -26,7 +26,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 from triton.runtime import interpreter
 
-from classweight.adapters._torch_cuda import FusedOnDevice
+from classweight.adapters.torch.gpu import FusedOnDevice
 
 HALF = [torch.float16, torch.bfloat16]
 TYPES = [torch.float32, torch.float64, *HALF]
@@ -70,7 +70,7 @@ def loss_and_grad(
     """Return loss and gradient by the kernels, from a call as it is on a device: values are not looked at."""
     leaf = z.detach().requires_grad_()
     names = ("sample_weight", "class_weight", "mask", "denominator")
-    call = _torch.make_call(spec, leaf, False, targets, *(arguments.get(name) for name in names))
+    call = route.make_call(spec, leaf, False, targets, *(arguments.get(name) for name in names))
     value = FusedOnDevice.apply(leaf, call, z.dtype, inplace)
     (gradient,) = torch.autograd.grad(value, leaf, torch.as_tensor(upstream, dtype=value.dtype))
     return value.detach(), gradient

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from classweight import compare
-from classweight.compare import Comparison, Row
+from classweight.answers.compare import Comparison, Row
 from classweight.reference import reference
 from classweight.spec import SoftmaxCrossEntropy
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from classweight import identify
-from classweight._batch import make_batch
-from classweight._search import Search
-from classweight.identify import _by_chance, _distinct, read_loss
+from classweight.answers.batch import make_batch
+from classweight.answers.identify import _by_chance, _distinct, read_loss
+from classweight.answers.search import Search
 
 from .surprises import LARGE_T, LARGE_W, LARGE_Z, S, T, W, Y, Z, assert_named
 

@@ -1,0 +1,1 @@
+"""JAX, for Keras: the loss as a function that XLA compiles."""

@@ -1,0 +1,97 @@
+"""The fused loss on a GPU, in Triton: a pass over the logits for the loss and, in the backward, one for the gradient.
+
+What is upstream is part of the gradient's one rounding, and between the passes nothing of the logits' size is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...call import Call
+from ...errors import refuse
+from ...lowering import SigmoidCoefficients, SoftmaxCoefficients, divided, inside_of, lower, reduce, unless_empty
+from . import triton_launch
+from .arrays import NOT_INPLACE, composite_gradient, is_once, round_once, xp
+
+is_usable = triton_launch.is_usable
+
+
+class FusedOnDevice(torch.autograd.Function):
+    """The loss of one call, its gradient made in the backward from the logits and a few numbers a row.
+
+    A backward that is itself differentiated or batched goes through the composite.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, call: Call, dtype: torch.dtype, inplace: bool) -> Tensor:
+        inside, each = inside_of(xp, call.spec, call.logits.dtype), call.spec.reduction == "none"
+        undivided = lower(xp, call, inside)
+        c, denominator = divided(xp, undivided), undivided.denominator
+        rows, statistics = triton_launch.losses(z, c, inside, each)
+        if each and isinstance(c, SigmoidCoefficients) and call.spec.average_outputs:
+            rows = rows.sum(-1, keepdim=True)
+        if ctx.needs_input_grad[0]:
+            # What autograd saves it also lets go; nothing else may hold the batch.
+            saved = [z, *statistics]
+            ctx.call = _apart(dataclasses.replace(call, logits=None), saved)
+            # Coefficients of the logits' size are lowered again.
+            ctx.c = _apart(c, saved) if call.hard else None
+            ctx.save_for_backward(*saved)
+            ctx.count, ctx.inplace, ctx.spent = len(statistics), inplace, False
+        value = reduce(xp, call, rows, None)
+        if denominator is not None and not each:
+            value = unless_empty(xp, call.spec.zero_denominator, value, denominator)
+        return round_once(value, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None, None]:
+        once = is_once(upstream)
+        if ctx.inplace and (ctx.spent or not once):
+            refuse("inplace", NOT_INPLACE, True, error=RuntimeError)
+        z, *tensors = ctx.saved_tensors  # raises if one of them was changed in place since
+        statistics, rest = tuple(tensors[: ctx.count]), iter(tensors[ctx.count :])
+        call = dataclasses.replace(_together(ctx.call, rest), logits=z)
+        if not once:
+            return composite_gradient(call, upstream), None, None, None
+        inside = inside_of(xp, call.spec, call.logits.dtype)
+        c = divided(xp, lower(xp, call, inside)) if ctx.c is None else _together(ctx.c, rest)
+        upstream = upstream.to(torch.float64)
+        if call.spec.reduction == "none" and call.position_axis is not None:
+            upstream = upstream.unsqueeze(call.position_axis)
+        out = z.detach() if ctx.inplace else None
+        gradient = triton_launch.gradient(z.detach(), c, inside, statistics, upstream, out)
+        if ctx.inplace:
+            ctx.spent = True
+            torch.autograd.graph.increment_version(z)
+        return gradient, None, None, None
+
+
+def _apart(x: Call | SoftmaxCoefficients | SigmoidCoefficients, tensors: list[Tensor]) -> tuple[type, dict[str, Any]]:
+    """Return a record without its tensors, which are appended to ``tensors``."""
+
+    def taken(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(taken, value))
+        if not isinstance(value, Tensor):
+            return value
+        tensors.append(value)
+        return Tensor
+
+    return type(x), {name: taken(getattr(x, name)) for name in x.__slots__}
+
+
+def _together(parts: tuple[type, dict[str, Any]], tensors: Iterator[Tensor]) -> Any:
+    """Return the record that `_apart` was given."""
+
+    def put(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(put, value))
+        return next(tensors) if value is Tensor else value
+
+    kind, fields = parts
+    return kind(**{name: put(value) for name, value in fields.items()})
