@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from itertools import compress
 from typing import Any
 
-from . import arrays  # noqa: F401  isort: skip  (first: it words a missing TensorFlow)
+from . import arrays as _  # noqa: F401  isort: skip  (first: it words a missing TensorFlow)
 
 import tensorflow as tf
 from tensorflow.python.eager import forwardprop_util, record  # nothing public says what has a tangent, what a tape
