@@ -137,7 +137,7 @@ def _softmax(spec: SoftmaxCrossEntropy, z: Float, a: Float, eps: float) -> tuple
         after = _divisor(u) if spec.renormalize == "after" and not first else 1.0
         losses = -np.log(u / after)
         # L = -sum a log u + A log sum u: the second term only where a renormalization divides by the sum.
-        slopes = np.where(a == 0, 0.0, -a * _slope_of_log(u))
+        slopes = np.where(a == 0, 0.0, -a / _of_log(u))
         if spec.renormalize == "after" and not first:
             slopes = slopes + total / after
         slopes = np.where(clipped, 0.0, slopes)
@@ -161,9 +161,9 @@ def _divisor(p: Float) -> Float:
     return np.where((total == 0) | np.isinf(total), np.nan, total)
 
 
-def _slope_of_log(p: Float) -> Float:
-    """Return 1 / p, NaN where there is no log p."""
-    return np.where(p < 0, np.nan, 1 / np.abs(p))
+def _of_log(p: Float) -> Float:
+    """Return what the slope of log p divides by, NaN where there is no log p."""
+    return np.where(p < 0, np.nan, np.abs(p))
 
 
 def sigmoid_terms(
@@ -204,7 +204,7 @@ def _sigmoid(spec: SigmoidCrossEntropy, z: Float, pos: Float, neg: Float, eps: f
     elif spec.inputs == "probs":
         p, clipped = _clip(spec, z, eps)
         loss_pos, loss_neg = -np.log(p), -np.log1p(-p)
-        slope_pos, slope_neg = (np.where(clipped, 0.0, g) for g in (-_slope_of_log(p), _slope_of_log(1 - p)))
+        slope_pos, slope_neg = (np.where(clipped, 0.0, g) for g in (-1 / _of_log(p), 1 / _of_log(1 - p)))
     else:
         not_p = np.where(z > 0, np.nan, -np.expm1(z))  # there is no 1 - p where p is above 1
         loss_pos, loss_neg = -z, -np.where(z > -np.log(2), np.log(not_p), np.log1p(-np.exp(z)))

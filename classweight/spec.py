@@ -195,7 +195,9 @@ class SoftmaxCrossEntropy(Spec):
         if self.class_weight is not None:
             self._set("class_weight", _class_weight(self.class_weight))
         if self.missing_class_weight != "error":
-            weight = _number("missing_class_weight", self.missing_class_weight, f"be 'error' or {_WEIGHT}", math.isfinite)
+            weight = _number(
+                "missing_class_weight", self.missing_class_weight, f"be 'error' or {_WEIGHT}", math.isfinite
+            )
             self._set("missing_class_weight", weight)
         if self.ignore_index is not None:
             self._set("ignore_index", _integer("ignore_index", self.ignore_index, "be an int or None"))

@@ -107,7 +107,9 @@ class ClassCounts:
             refuse("labels", expected, f"shape {batch.values.shape}")
         if batch.axis is None and batch.names is None:
             batch.check_range("labels", self._num_classes)
-        counts = batch.count(None if sample_weight is None else batch.sample_weight(sample_weight, counts=True)).tolist()
+        counts = batch.count(
+            None if sample_weight is None else batch.sample_weight(sample_weight, counts=True)
+        ).tolist()
         keys = range(len(counts)) if batch.names is None else batch.names
         # A class that a distribution has room for is known, even if it has no share.
         self._add({key: count for key, count in zip(keys, counts, strict=False) if count or batch.axis is not None})

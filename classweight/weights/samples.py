@@ -44,9 +44,9 @@ def sample_weights(
         Labels as in `ClassCounts.update`: class indices or names in any shape, or distributions along ``axis``. A
         mapping, or a list, of arrays has one output each.
     class_weight : None, array-like of shape (C,), ClassWeights, mapping class -> weight, or a scheme
-        Finite, of either sign; None is 1. The name of a scheme stands for `class_weights` of these targets, with each label
-        counted once. For several outputs one of these each, in a container like the targets'; None and a scheme may
-        stand for all.
+        Finite, of either sign; None is 1. The name of a scheme stands for `class_weights` of these targets, with each
+        label counted once. For several outputs one of these each, in a container like the targets'; None and a scheme
+        may stand for all.
     sample_weight : array-like, optional
         Finite, of either sign; a scalar or of a shape that is a prefix of the position shape, spread over the rest.
         For several outputs one for all, or one each.

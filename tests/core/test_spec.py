@@ -127,7 +127,11 @@ def test_a_bad_field_is_refused_in_one_sentence(fields: dict[str, Any], error: t
         ({"class_weight": 2.0}, ValueError, r"`class_weight` must be None or a pair \(negative, positive\); got 2.0"),
         ({"class_weight": (1, 2, 3)}, ValueError, "`class_weight` must be None or a pair .*; got"),
         ({"class_weight": {0: 1, 1: 2}}, ValueError, "`class_weight` must be None or a pair .*; got"),
-        ({"class_weight": (1, [2, np.nan])}, ValueError, r"`class_weight` must be a finite number; got nan at index \(1,\)"),
+        (
+            {"class_weight": (1, [2, np.nan])},
+            ValueError,
+            r"`class_weight` must be a finite number; got nan at index \(1,\)",
+        ),
         ({"weighting": "expected"}, ValueError, "`weighting` must be one of 'term', 'label'; got 'expected'"),
         ({"ignore_label": 0.5}, TypeError, "`ignore_label` must be an int or None; got 0.5"),
         ({"average_outputs": 1}, ValueError, "`average_outputs` must be True or False; got 1"),
