@@ -298,8 +298,6 @@ def _sigmoid(spec: SigmoidCrossEntropy, x: Any, pos: Any, neg: Any, eps: Any) ->
     """Return pos L+ + neg L- and its slope, each with its magnitude."""
     if pos == 0 and neg == 0:
         return mpf(0), mpf(0), mpf(0), mpf(0)
-    if mp.isnan(x):
-        return x, x, x, x
     rounded = mpf(0)
     if spec.inputs == "logits":
         q, q_not = 1 / (1 + mp.exp(-x)), 1 / (1 + mp.exp(x))
@@ -311,8 +309,8 @@ def _sigmoid(spec: SigmoidCrossEntropy, x: Any, pos: Any, neg: Any, eps: Any) ->
         low = mpf(0) if spec.clip is None else eps if spec.clip == "dtype" else mpf(spec.clip)
         q = x if spec.clip is None else min(max(x, low), 1 - low)
         q_not = 1 - q
-        inside = q == x
-        slope_pos, slope_neg = (_quotient(mpf(1), q), _quotient(mpf(1), q_not)) if inside else (mpf(0), mpf(0))
+        clipped = spec.clip is not None and (x < low or x > 1 - low)
+        slope_pos, slope_neg = (mpf(0) if clipped else _quotient(mpf(1), p) for p in (q, q_not))
         rounded = abs(pos) + abs(neg) if spec.clip is not None else rounded
     terms = [a * _negative_log(p) for a, p in ((pos, q), (neg, q_not)) if a != 0]
     down = pos * slope_pos if pos != 0 else mpf(0)
