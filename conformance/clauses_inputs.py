@@ -71,7 +71,7 @@ def inputs() -> Iterator[Draft]:
 
 
 def _no_probabilities(end: str, dtype: str, fields: dict[str, Any]) -> Iterator[Draft]:
-    """Cover numbers that are no probabilities: a term that does not exist is NaN, and silent where it does not count."""
+    """Cover numbers that are no probabilities: a term that does not exist is NaN, or silent where it counts 0."""
     flags = ("NoProbability",)
     up = uniform("upstream-no-probability", 12)
     x = [[-0.25, 0.5, 0.75], [0.5, -0.25, 0.75], [INF, 0.5, 0.25], [0.5, INF, -INF], [1.5, 0.25, 0.5], [0.25, NAN, -2]]

@@ -260,14 +260,14 @@ def _sigmoid_rows(
         t = mpf(float(targets[index])) if valid else mpf(0)
         if not valid or (spec.ignore_label is not None and t == spec.ignore_label):
             return Row([index], False, mpf(0), mpf(0), mpf(0), mpf(0), [mpf(0)], [mpf(0)], [mpf(0)])
-        s = _sample_weight(sample_weight, position) / outputs
+        s = _sample_weight(sample_weight, position)
         neg, pos = mpf(float(w_neg[index])), mpf(float(w_pos[index]))
         smoothed = (1 - e) * t + e / 2
         weight, weight_size = (1 - t) * neg + t * pos, abs((1 - t) * neg) + abs(t * pos)
         if spec.weighting == "label":
             neg = pos = weight = pos if t > 0.5 else neg
             weight_size = abs(weight)
-        pos, neg = s * pos * smoothed, s * neg * (1 - smoothed)
+        pos, neg = s * pos * smoothed / outputs, s * neg * (1 - smoothed) / outputs
         loss, size, slope, slope_size = _sigmoid(spec, mpf(float(logits[index])), pos, neg, mpf(eps))
         return Row(
             [index], True, s * weight, abs(s) * weight_size, loss, size, [slope], [slope_size], [abs(pos) + abs(neg)]
@@ -281,8 +281,8 @@ def _sigmoid_rows(
         return Row(
             [index for each in elements for index in each.inputs],
             any(each.valid for each in elements),
-            sum(each.weight for each in elements),
-            sum(each.weight_magnitude for each in elements),
+            sum(each.weight for each in elements) / outputs,
+            sum(each.weight_magnitude for each in elements) / outputs,
             sum(each.loss for each in elements),
             sum(each.loss_magnitude for each in elements),
             [g for each in elements for g in each.slopes],
