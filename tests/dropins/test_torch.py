@@ -216,8 +216,8 @@ def test_weights_of_either_sign(name: str, reduction: str, dtype: torch.dtype) -
     weights = {"weight": torch.tensor([1, -2, 0.75], dtype=dtype)}
     base = {"input": draw.uniform((5, 3), dtype, -3, 3), "target": torch.tensor([0, 2, -100, 1, 2])}
     if name.startswith("binary"):
-        base["target"] = draw.uniform((5, 3), dtype)
-        compare(name, {**base, **weights, "pos_weight": -draw.uniform((3,), dtype), "reduction": reduction})
+        base["target"], weights["weight"] = draw.uniform((5, 3), dtype), torch.tensor([3, -0.25, 2], dtype=dtype)
+        compare(name, {**base, **weights, "pos_weight": torch.tensor([2, -3, 4], dtype=dtype), "reduction": reduction})
     elif name == "cross_entropy":
         compare(name, {**base, **weights, "label_smoothing": 0.1, "reduction": reduction})
         compare(name, {**base, **weights, "target": draw.uniform((5, 3), dtype), "reduction": reduction})
