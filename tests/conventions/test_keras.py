@@ -219,16 +219,16 @@ SPARSE, DENSE, BINARY = "SparseCategoricalCrossentropy", "CategoricalCrossentrop
 @pytest.mark.parametrize("weight", [[1, -0.5], [-2, 0.25]], ids=str)
 def test_weights_of_either_sign(weight: Any, reduction: Any) -> None:
     weight, arguments = np.array(weight), {"from_logits": True, "reduction": reduction}
-    labels, hot = np.array([0, 1]), np.eye(3)[:2]
+    z, labels, hot = np.array(Z), np.array([0, 1]), np.eye(3)[:2]
     check(
-        of(SPARSE, labels, Z, weight, **arguments),
+        of(SPARSE, labels, z, weight, **arguments),
         pages.sparse_categorical_crossentropy(**arguments),
-        Z,
+        z,
         labels,
         weight,
     )
-    check(of(DENSE, hot, Z, weight, **arguments), pages.categorical_crossentropy(**arguments), Z, hot, weight)
-    check(of(BINARY, hot, Z, weight, **arguments), pages.binary_crossentropy(**arguments), Z, hot, weight)
+    check(of(DENSE, hot, z, weight, **arguments), pages.categorical_crossentropy(**arguments), z, hot, weight)
+    check(of(BINARY, hot, z, weight, **arguments), pages.binary_crossentropy(**arguments), z, hot, weight)
 
 
 def rows(z: Any = Z) -> Any:

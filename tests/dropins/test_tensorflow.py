@@ -154,7 +154,7 @@ def test_weighted_cross_entropy_under_weights_of_either_sign() -> None:
         both(
             lambda z, y, w=weight: tf.nn.weighted_cross_entropy_with_logits(y, z, w),
             lambda z, y, w=weight: cwtf.weighted_cross_entropy_with_logits(y, z, w),
-            np.array([[2, -1, 0.5], [0, 1, -2]]),
+            np.array([[2, -1, 0.5], [0.25, 1, -2]]),
             targets=np.array([[0, 1, 0.25], [0.5, 0, 1]]),
         )
 
