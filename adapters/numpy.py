@@ -52,14 +52,15 @@ def loss(
         Integers in the logits' shape without the class axis, or a distribution (real or bool, entries >= 0) in the
         logits' shape. For a binary loss: numbers >= 0, 0 or 1 or between, in the logits' shape.
     sample_weight : array, optional
-        Finite and >= 0; a scalar or of a shape that is a prefix of the position shape, spread over the rest. It
-        multiplies the class weight.
+        Finite, of either sign; a scalar or of a shape that is a prefix of the position shape, spread over the rest.
+        It multiplies the class weight.
     class_weight : array of shape (C,), optional
-        Used instead of the spec's. For a binary loss a pair (negative, positive).
+        Used instead of the spec's: finite, of either sign. For a binary loss a pair (negative, positive).
     mask : array of bool, optional
         False where a position is ignored; a prefix of the position shape.
     denominator : float, optional
-        What a mean divides by instead of its own denominator: the whole batch's, when this is a part of it.
+        What a mean divides by instead of its own denominator: the whole batch's, when this is a part of it. Finite, and
+        of either sign, as a sum of weights is.
     validate : bool, optional
         False skips looking at the values: a bad row then is NaN, never a wrong number.
 
@@ -71,7 +72,7 @@ def loss(
     Raises
     ------
     ValueError
-        Shapes that do not fit, a class index out of range (an IndexError too), weights that are negative or not finite.
+        Shapes that do not fit, a class index out of range (an IndexError too), weights that are not finite.
     TypeError
         Logits that are not floating point, targets or weights that are no numbers.
 

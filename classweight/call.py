@@ -242,11 +242,11 @@ def _check_broadcast(weight: Shape, shape: Shape) -> None:
 def _denominator(xp: Arrays, spec: Any, denominator: Any, logits: Array, check_values: bool) -> Any:
     if not spec.reduction.startswith("mean"):
         refuse("denominator", "be None unless the reduction is a mean", f"{denominator!r} with {spec.reduction!r}")
-    expected = "be a finite number >= 0, or a scalar array of one"
+    expected = "be a finite number, or a scalar array of one"
     if isinstance(denominator, int | float) and not isinstance(denominator, bool):
-        if abs(denominator) >= 1 << 1023 and denominator != math.inf:
+        if abs(denominator) >= 1 << 1023 and abs(denominator) != math.inf:
             refuse("denominator", expected, "more than float64 holds")
-        if not 0 <= denominator < math.inf:
+        if not math.isfinite(denominator):
             refuse("denominator", expected, float(denominator))
         return float(denominator)
     array = xp.asarray(denominator, logits, "denominator")
@@ -254,8 +254,8 @@ def _denominator(xp: Arrays, spec: Any, denominator: Any, logits: Array, check_v
         refuse("denominator", expected, _described(xp, array))
     array = xp.detach(xp.astype(array, xp.wide))
     if not check_values:
-        return xp.where((array >= 0) & (array < math.inf), array, math.nan)
-    if not 0 <= float(xp.to_numpy(array)) < math.inf:
+        return xp.where(abs(array) < math.inf, array, math.nan)
+    if not math.isfinite(float(xp.to_numpy(array))):
         refuse("denominator", expected, float(xp.to_numpy(array)))
     return array
 
@@ -266,9 +266,9 @@ def _check_values(
     """Refuse bad values; return whether it was seen that no target is the ignored one."""
     for weight in class_weight if isinstance(class_weight, tuple) else (class_weight,):
         if weight is not None:
-            _check_weights("class_weight", xp.to_numpy(weight))
+            _check_finite("class_weight", xp.to_numpy(weight))
     if sample_weight is not None:
-        _check_weights("sample_weight", xp.to_numpy(sample_weight))
+        _check_finite("sample_weight", xp.to_numpy(sample_weight))
     targets, hard, low = xp.to_numpy(targets), len(targets.shape) < len(shape), 0
     high: float = shape[axis] - 1 if hard else _LARGEST
     ignored = spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label
@@ -294,7 +294,16 @@ def _check_values(
     return False
 
 
+def _check_finite(name: str, values: np.ndarray[Any, Any]) -> None:
+    """Refuse weights of a loss that are infinite or NaN."""
+    with np.errstate(invalid="ignore"):  # bfloat16 warns of a NaN that it compares
+        finite = abs(values) <= _LARGEST
+    if not finite.all():
+        _refuse_first(name, "be finite", values, ~finite, ValueError)
+
+
 def _check_weights(name: str, values: np.ndarray[Any, Any]) -> None:
+    """Refuse what cannot be counted: shares, and numbers of labels, that are negative or not finite."""
     if not are_weights(values):
         _refuse_first(name, "be finite and >= 0", values, ~((values >= 0) & (values <= _LARGEST)), ValueError)
 

@@ -262,7 +262,7 @@ def _weight(xp: Arrays, call: Call, w: Array | None) -> Array | None:
     if w is None:
         return None
     w = xp.astype(w, xp.wide)
-    return w if call.checked else xp.where((w >= 0) & (w < INF), w, NAN)
+    return w if call.checked else xp.where((w > -INF) & (w < INF), w, NAN)
 
 
 def _sample_weight(xp: Arrays, call: Call) -> Array | None:

@@ -133,7 +133,8 @@ class SoftmaxCrossEntropy(Spec):
     Parameters
     ----------
     class_weight : None, array-like of shape (C,), or mapping class -> weight
-        Finite and >= 0; held as float64. A mapping must name every class unless `missing_class_weight` is a number.
+        Finite, of either sign; held as float64. A mapping must name every class unless `missing_class_weight` is a
+        number.
     missing_class_weight : "error" or float
         What a class absent from the mapping weighs (Keras 3: 1.0).
     weighting : "term", "label" or "expected"
@@ -194,7 +195,9 @@ class SoftmaxCrossEntropy(Spec):
         if self.class_weight is not None:
             self._set("class_weight", _class_weight(self.class_weight))
         if self.missing_class_weight != "error":
-            weight = _number("missing_class_weight", self.missing_class_weight, f"be 'error' or {_WEIGHT}", _is_weight)
+            weight = _number(
+                "missing_class_weight", self.missing_class_weight, f"be 'error' or {_WEIGHT}", math.isfinite
+            )
             self._set("missing_class_weight", weight)
         if self.ignore_index is not None:
             self._set("ignore_index", _integer("ignore_index", self.ignore_index, "be an int or None"))
@@ -247,7 +250,7 @@ class SigmoidCrossEntropy(Spec):
     Parameters
     ----------
     class_weight : None or pair (negative, positive)
-        Each a float or an array-like that broadcasts against the logits by NumPy's rule. Finite and >= 0.
+        Each a float or an array-like that broadcasts against the logits by NumPy's rule. Finite, of either sign.
     weighting : "term" or "label"
         Where the class weight enters, as above.
     ignore_label : int or None
@@ -310,11 +313,7 @@ def from_dict(description: Mapping[str, Any]) -> SoftmaxCrossEntropy | SigmoidCr
     return kinds[description["loss"]].from_dict(description)
 
 
-_WEIGHT = "a finite number >= 0"
-
-
-def _is_weight(value: float) -> bool:
-    return 0 <= value < math.inf
+_WEIGHT = "a finite number"
 
 
 def _choice(name: str, value: object, choices: tuple[object, ...]) -> None:
@@ -359,7 +358,7 @@ def _class_weight(weight: Any) -> tuple[Any, ...]:
         return tuple(array.tolist())
     expected = f"map each class to {_WEIGHT}"
     pairs = [
-        (_integer("class_weight", key, "have int keys"), _number("class_weight", value, expected, _is_weight))
+        (_integer("class_weight", key, "have int keys"), _number("class_weight", value, expected, math.isfinite))
         for key, value in weight
     ]
     if len({key for key, _ in pairs}) != len(pairs):
@@ -381,7 +380,7 @@ def _weights(weight: Any) -> npt.NDArray[np.float64]:
     if array.dtype.kind not in "iuf" and array.size:
         refuse("class_weight", "be real numbers", f"dtype {array.dtype}", error=TypeError)
     array = array.astype(np.float64) + 0.0
-    bad = np.argwhere(~((array >= 0) & np.isfinite(array)))
+    bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         where = f"at index {tuple(bad[0].tolist())}" if array.ndim else ""
         refuse("class_weight", f"be {_WEIGHT}", array[tuple(bad[0])], where)

@@ -114,13 +114,14 @@ def dense(z: Tensor, axis: int, a: Tensor, out: Tensor, slopes: Tensor | float |
     if rare:
         excess = (top - z).masked_fill_(a == 0, 0.0)
         loss = weight * (others + (top - top)).log1p() + excess.mul_(a).sum(axis, keepdim=True)
-        loss.masked_fill_(weight == 0, 0.0)
+        dead = (a == 0).all(axis, keepdim=True) & (a_top == 0)
+        loss.masked_fill_(dead, 0.0)
     if slopes is not None:
         scale = weight / (1 + others)
         # A q_k - a_k: summed over the other classes where q_k > 1/2, and where that would cancel as it stands.
         at_dominant = torch.where(others < 1, rest - others * scale, scale - a_top)
         e.mul_(scale / at_top).sub_(a).scatter_(axis, dominant, at_dominant)
-        _multiply(e, slopes, weight == 0 if rare else None)
+        _multiply(e, slopes, dead if rare else None)
     return loss
 
 

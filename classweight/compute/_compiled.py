@@ -22,7 +22,7 @@ def _denominator(y: Any, num_classes: int, w: Any, reduction: int) -> float:
     (C,), or (0,) for no weights.
     """
     for c in range(w.size):
-        if not 0 <= w[c] < math.inf:
+        if not math.isfinite(w[c]):
             return math.nan
     total = 0.0
     for i in range(len(y)):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ..lowering import NAN
 from .arrays import Array, ArrayFunctions, Entries
-from .composite import clip
+from .composite import clip, divides_first, divisor
 
 Result = tuple[Array, Array | None]
 
@@ -78,7 +79,10 @@ def dense(xp: ArrayFunctions, z: Array, axis: int, a: Array, gradient: bool, out
     excess *= -1.0
     e = at.put(xp.exp_of(excess, excess), 0.0)
     others, weight = _sum(xp, e, axis), rest + at_top
-    loss = xp.clear(weight * xp.log1p(others) + near + own, weight == 0)
+    dead = weight == 0
+    if not xp.on_host or xp.any(dead):  # coefficients of both signs may add up to 0, too
+        dead &= ~xp.any(a != 0, axis) & (at_top == 0)
+    loss = xp.clear(weight * xp.log1p(others) + near + own, dead)
     if not gradient:
         return loss, None
     scale = weight / (1 + others + own)
@@ -86,7 +90,7 @@ def dense(xp: ArrayFunctions, z: Array, axis: int, a: Array, gradient: bool, out
     at_dominant = xp.where(others < 1, rest - others * scale, scale - at_top)
     e *= scale
     e -= a
-    return loss, xp.clear(at.put(e, at_dominant), weight == 0)
+    return loss, xp.clear(at.put(e, at_dominant), dead)
 
 
 def binary(xp: ArrayFunctions, z: Array, pos: Array, neg: Array, gradient: bool) -> Result:
@@ -163,22 +167,27 @@ def probs(xp: ArrayFunctions, z: Array, axis: int, a: Array, spec: Any, eps: flo
     """Return ``-sum_c a_ic log p_ic`` for probabilities clipped and renormalized as the spec says."""
     dead = ~xp.any(a != 0, axis)
     u = xp.where(dead, 1.0, z)
-    before = _sum(xp, u, axis) if spec.renormalize == "before" else None
+    before = divisor(xp, _sum(xp, u, axis)) if divides_first(spec) else None
     p = u if before is None else u / before
     clipped = clip(xp, p, spec.clip, eps)
-    after = _sum(xp, clipped, axis) if spec.renormalize == "after" else None
+    after = divisor(xp, _sum(xp, clipped, axis)) if spec.renormalize == "after" and before is None else None
     final = clipped if after is None else clipped / after
     loss = _sum(xp, -a * xp.where(a == 0, 0.0, xp.log(final)), axis)
     if not gradient:
         return loss, None
-    g = xp.where(a == 0, 0.0, -a / clipped)
+    g = xp.where(a == 0, 0.0, -a / _of_log(xp, clipped))
     if after is not None:
         g = g + _sum(xp, a, axis) / after
     if spec.clip is not None:
-        g = xp.where(clipped == p, g, 0.0)
+        g = xp.where((clipped == p) | (p != p), g, 0.0)
     if before is not None:
         g = (g - _sum(xp, xp.where(g == 0, 0.0, g * p), axis)) / before
     return loss, xp.where(dead, 0.0, g)
+
+
+def _of_log(xp: ArrayFunctions, p: Array) -> Array:
+    """Return what the slope of log p divides by, NaN where there is no log p."""
+    return xp.where(p < 0, NAN, abs(p))
 
 
 def binary_probs(xp: ArrayFunctions, z: Array, pos: Array, neg: Array, spec: Any, eps: float, gradient: bool) -> Result:
@@ -188,11 +197,11 @@ def binary_probs(xp: ArrayFunctions, z: Array, pos: Array, neg: Array, spec: Any
     if spec.inputs == "probs":
         p = clip(xp, z, spec.clip, eps)
         log_p, log_not = xp.log(p), xp.log1p(-p)
-        slope_pos, slope_neg = 1 / p, 1 / (1 - p)
+        slope_pos, slope_neg = 1 / _of_log(xp, p), 1 / _of_log(xp, 1 - p)
     else:
         near = z > -0.6931471805599453
         log_p = z
-        not_p = 0 - xp.expm1(z)  # never the -0 of which a slope would be -inf
+        not_p = xp.where(z > 0, NAN, 0 - xp.expm1(z))  # never the -0 of which a slope would be -inf
         log_not = xp.where(near, xp.log(not_p), xp.log1p(-xp.exp(z)))
         slope_pos, slope_neg = 1.0, xp.exp(z) / not_p
     loss = -pos * xp.where(pos == 0, 0.0, log_p) - neg * xp.where(neg == 0, 0.0, log_not)
@@ -201,5 +210,5 @@ def binary_probs(xp: ArrayFunctions, z: Array, pos: Array, neg: Array, spec: Any
         return loss, None
     g = xp.where(neg == 0, 0.0, neg * slope_neg) - xp.where(pos == 0, 0.0, pos * slope_pos)
     if spec.inputs == "probs" and spec.clip is not None:
-        g = xp.where(p == z, g, 0.0)
+        g = xp.where((p == z) | (z != z), g, 0.0)
     return loss, xp.where(dead, 0.0, g)

@@ -81,8 +81,8 @@ class ClassCounts:
             Class indices or class names in any shape: ``(N,)``, pixel maps ``(N, H, W)``; or distributions, one-hot or
             soft, along ``axis``, which count as their entries.
         sample_weight : array-like, optional
-            Finite and >= 0; a scalar or of a shape that is a prefix of the labels' position shape. Labels then count
-            as much as they weigh.
+            Finite and >= 0, for there is no less than no label, though a loss takes weights of either sign; a scalar or
+            of a shape that is a prefix of the labels' position shape. Labels then count as much as they weigh.
         mask : array-like of bool, optional
             False where a label does not count; a prefix of the position shape.
         ignore_index : int, optional
@@ -107,7 +107,9 @@ class ClassCounts:
             refuse("labels", expected, f"shape {batch.values.shape}")
         if batch.axis is None and batch.names is None:
             batch.check_range("labels", self._num_classes)
-        counts = batch.count(None if sample_weight is None else batch.sample_weight(sample_weight)).tolist()
+        counts = batch.count(
+            None if sample_weight is None else batch.sample_weight(sample_weight, counts=True)
+        ).tolist()
         keys = range(len(counts)) if batch.names is None else batch.names
         # A class that a distribution has room for is known, even if it has no share.
         self._add({key: count for key, count in zip(keys, counts, strict=False) if count or batch.axis is not None})

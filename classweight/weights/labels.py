@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..call import _check_prefix, _check_weights, _refuse_first, drop
+from ..call import _check_finite, _check_prefix, _check_weights, _refuse_first, drop
 from ..compute.arrays import ArrayFunctions
 from ..errors import TargetIndexError, refuse
 
@@ -47,11 +47,11 @@ class Labels:
         """Return what is given for a prefix of the positions as broadcastable against the values."""
         return _spread(x, self.shape, self.axis)
 
-    def sample_weight(self, given: Any) -> HostArray:
-        """Return sample weights, checked, as float64 of a prefix of the position shape."""
+    def sample_weight(self, given: Any, *, counts: bool = False) -> HostArray:
+        """Return sample weights, checked, as float64 of a prefix of the position shape; none < 0 where it counts."""
         weight = to_host(given, "sample_weight")
         _check_prefix(_xp, "sample_weight", weight, self.shape, "fib", "real numbers")
-        _check_weights("sample_weight", weight)
+        (_check_weights if counts else _check_finite)("sample_weight", weight)
         return weight.astype(np.float64)
 
     def check_range(self, name: str, num_classes: int | None) -> None:

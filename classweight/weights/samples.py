@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..call import _check_weights
+from ..call import _check_weights, _refuse_first
 from ..errors import refuse
 from ..spec import SoftmaxCrossEntropy, _choice
 from . import labels as _labels
@@ -44,12 +44,12 @@ def sample_weights(
         Labels as in `ClassCounts.update`: class indices or names in any shape, or distributions along ``axis``. A
         mapping, or a list, of arrays has one output each.
     class_weight : None, array-like of shape (C,), ClassWeights, mapping class -> weight, or a scheme
-        Finite and >= 0; None is 1. The name of a scheme stands for `class_weights` of these targets, with each label
-        counted once. For several outputs one of these each, in a container like the targets'; None and a scheme may
-        stand for all.
+        Finite, of either sign; None is 1. The name of a scheme stands for `class_weights` of these targets, with each
+        label counted once. For several outputs one of these each, in a container like the targets'; None and a scheme
+        may stand for all.
     sample_weight : array-like, optional
-        Finite and >= 0; a scalar or of a shape that is a prefix of the position shape, spread over the rest. For
-        several outputs one for all, or one each.
+        Finite, of either sign; a scalar or of a shape that is a prefix of the position shape, spread over the rest.
+        For several outputs one for all, or one each.
     mask : array-like of bool, optional
         False where a position, such as padding, weighs 0; a prefix of the position shape. For several outputs one for
         all, or one each.
@@ -73,8 +73,8 @@ def sample_weights(
     Raises
     ------
     ValueError
-        A class without a weight, or out of range (an IndexError too); weights that are negative or not finite; shapes
-        that do not fit; outputs without class weights of their own.
+        A class without a weight, or out of range (an IndexError too); weights that are not finite; shapes that do not
+        fit; outputs without class weights of their own.
     TypeError
         Targets that are neither numbers nor names, names with weights that have none.
 
@@ -165,7 +165,8 @@ def sampler_weights(
     Raises
     ------
     ValueError, TypeError
-        What `sample_weights` refuses; samples with several positions without ``positions``; weights that are all 0.
+        What `sample_weights` refuses; samples with several positions without ``positions``; weights that are all 0, or
+        one that is negative, for nothing is drawn less than never.
 
     Examples
     --------
@@ -178,6 +179,7 @@ def sampler_weights(
     weights = sample_weights(labels, class_weight, sample_weight, **rules, **options)
     if not isinstance(weights, np.ndarray) or not weights.ndim:
         refuse("labels", "be those of N samples of a single output", type(labels).__name__)
+    _refuse_first("labels", "give each position a weight >= 0", weights, weights < 0, ValueError)
     if weights.ndim > 1:
         if positions is None:
             refuse("positions", "be 'mean', 'max' or 'sum' for samples with several positions", "None")
@@ -212,7 +214,8 @@ def correct_for_sampling(class_weight: Any, sampling_rate: Any) -> Vector:
     Raises
     ------
     ValueError
-        Weights or rates that are negative or not finite, or not of one length; a class that weighs and is never drawn.
+        Rates that are negative, weights or rates that are not finite, or not of one length; a class that weighs and is
+        never drawn.
 
     Examples
     --------
@@ -229,7 +232,7 @@ def correct_for_sampling(class_weight: Any, sampling_rate: Any) -> Vector:
         rate = rate / np.sum(rate * sampling_rate.share)
     weights = SoftmaxCrossEntropy(class_weight=class_weight).class_weight_values(len(rate))
     weight = np.ones(len(rate)) if weights is None else np.array(weights)
-    never = np.flatnonzero((rate == 0) & (weight > 0))
+    never = np.flatnonzero((rate == 0) & (weight != 0))
     if never.size:
         refuse("sampling_rate", "be > 0 for each class with a weight", f"0 for class {never[0]}")
     return np.divide(weight, rate, out=np.zeros(len(rate)), where=rate > 0)

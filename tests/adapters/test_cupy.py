@@ -22,6 +22,7 @@ from classweight.reference import reference
 
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, RandomCall, random_call
 from ..refusals import Refusal, Y, Z, assert_refused, each_refusal
+from ..truth import assert_true
 from .emulated_cuda import Array, emulated_cupy
 
 
@@ -90,6 +91,23 @@ def test_the_adapter_equals_the_reference(adapter: Any, seed: int) -> None:
     parts = adapter.loss_parts(call.spec, z, call.targets, **without_denominator(call))
     wanted = cwn.loss_parts(call.spec, call.logits, call.targets, **without_denominator(call))
     np.testing.assert_allclose(parts, wanted, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_the_adapter_equals_fifty_digits_under_weights_of_either_sign(adapter: Any, seed: int) -> None:
+    call = random_call(seed, small=True, signed=True)
+    z = on_device(call.logits)
+    assert_true(call, *adapter.loss_and_grad(call.spec, z, call.targets, upstream=call.upstream, **call.arguments))
+
+
+@pytest.mark.parametrize("logit", [2.0, np.inf, np.nan])
+def test_smoothed_coefficients_that_cancel_are_not_none(adapter: Any, logit: float) -> None:
+    spec = SoftmaxCrossEntropy(class_weight=(1, -1), label_smoothing=1.0, reduction="none")
+    z = np.array([[1.0, logit], [np.nan, np.inf]])
+    found = adapter.loss_and_grad(spec, on_device(z), np.array([0, 1]), np.array([3.0, 0]), upstream=np.array([2.0, 1]))
+    for x, wanted in zip(found, reference(spec, z, [0, 1], [3.0, 0], upstream=[2.0, 1]), strict=True):
+        np.testing.assert_allclose(x, wanted, rtol=1e-15)
+    assert np.isnan(found[0]).tolist() == [not np.isfinite(logit), False]
 
 
 def without_denominator(call: RandomCall) -> dict[str, Any]:

@@ -463,8 +463,8 @@ def test_fit_sample_weight() -> None:
         (([0, 2], [2, 3]), r"`targets` must be class indices from 0 to 1, or `ignore_index`; got 2 at position \(1,\)"),
         (([0, -1], [2, 3]), "`targets` must be class indices from 0 to 1, or `ignore_index`; got -1"),
         (([0, 1], [2, 3], [1, 2, 3]), r"`sample_weight` must be a scalar or have a shape that is a prefix of \(2,\)"),
-        (([0, 1], [2, -3]), "`class_weight` must be a finite number >= 0"),
-        (([0, 1], {0: np.nan}), "`class_weight` must map each class to a finite number >= 0"),
+        (([0, 1], [2, np.inf]), "`class_weight` must be a finite number"),
+        (([0, 1], {0: np.nan}), "`class_weight` must map each class to a finite number"),
     ],
 )
 def test_fit_sample_weight_refuses(arguments: Any, match: str) -> None:

@@ -69,6 +69,8 @@ def test_a_binary_loss_has_the_same_bits_beside_a_large_logit(large: float) -> N
 def test_what_float64_does_not_hold_is_no_weight() -> None:
     with pytest.raises(ValueError, match="`targets` must be finite and >= 0"):
         cwn.loss(SoftmaxCrossEntropy(), np.zeros((2, 3)), np.full((2, 3), np.longdouble("1e400")))
+    with pytest.raises(ValueError, match="`class_weight` must be finite"):
+        cwn.loss(SoftmaxCrossEntropy(), Z, Y, class_weight=np.full(3, -np.longdouble("1e400")))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -133,7 +133,7 @@ def test_a_second_backward_with_other_threads_finds_a_gradient() -> None:
     torch.testing.assert_close(first, second, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(("index", "weight"), [(60, 1.0), (-1, 1.0), (0, -1.0), (0, np.nan), (0, np.inf), (0, 0.0)])
+@pytest.mark.parametrize(("index", "weight"), [(60, 1.0), (-1, 1.0), (0, -np.inf), (0, np.nan), (0, np.inf), (0, 0.0)])
 def test_what_is_compiled_refuses_what_others_word(index: int, weight: float) -> None:
     kernels = few.compiled()
     y, w = np.array([1, 1]), np.array([0.0, 0.0, 1.0])

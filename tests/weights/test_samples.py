@@ -193,7 +193,11 @@ REFUSALS: dict[str, tuple[str, Any]] = {
         lambda: sample_weights(["a"], [1]),
     ),
     "indices-and-names": ("`class_weight` must have int keys", lambda: sample_weights([0], {"a": 1})),
-    "weight-negative": ("`class_weight` must be a finite number >= 0", lambda: sample_weights([0], [-1])),
+    "weight-nan": ("`class_weight` must be a finite number; got nan", lambda: sample_weights([0], [np.nan])),
+    "sample-weight-infinite": (
+        r"`sample_weight` must be finite; got -inf at position \(1,\)",
+        lambda: sample_weights([0, 1], WEIGHTS, [1, -np.inf]),
+    ),
     "number-of-classes": (
         r"`class_weight` must have shape \(2,\), one per class; got \(3,\)",
         lambda: sample_weights(np.eye(2), WEIGHTS),
@@ -230,6 +234,10 @@ REFUSALS: dict[str, tuple[str, Any]] = {
         lambda: sampler_weights([[0, 1, 2]]),
     ),
     "sampler-outputs": ("`labels` must be those of N samples of a single output; got dict", lambda: sampler_weights(Y)),
+    "sampler-negative": (
+        r"`labels` must give each position a weight >= 0; got -2.0 at position \(1,\)",
+        lambda: sampler_weights([0, 1], [1, -2]),
+    ),
     "sampler-nothing": ("`labels` must give some sample a weight > 0; got none", lambda: sampler_weights([0], [0])),
     "rate-zero": (
         "`sampling_rate` must be > 0 for each class with a weight; got 0 for class 1",
