@@ -26,7 +26,7 @@ _INFINITY: dict[Any, tuple[Any, int]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """The arguments of one call as native arrays that fit each other.
 
@@ -114,8 +114,9 @@ def prepare(
     denominator: Any = None,
     *,
     check_values: bool,
+    targets_later: bool = False,
 ) -> Call:
-    """Return the checked call.
+    """Return the checked call; a kernel that sees bad targets itself has them checked ``targets_later``, if at all.
 
     Raises
     ------
@@ -153,12 +154,15 @@ def prepare(
         weights = _weight_pair(xp, class_weight, logits, shape)
     if denominator is not None:
         denominator = _denominator(xp, spec, denominator, logits, check_values)
-    none_ignored = check_values and _check_values(
-        xp, spec, shape, axis, targets, sample_weight, weights if class_weight is not None else None, mask
-    )
-    return Call(
-        spec, logits, targets, sample_weight, weights, mask, denominator, check_values, shape, axis, none_ignored
-    )
+    if check_values:
+        for weight in () if class_weight is None else weights if isinstance(weights, tuple) else (weights,):
+            _check_finite("class_weight", xp.to_numpy(weight))
+        if sample_weight is not None:
+            _check_finite("sample_weight", xp.to_numpy(sample_weight))
+    call = Call(spec, logits, targets, sample_weight, weights, mask, denominator, check_values, shape, axis)
+    if check_values:
+        call.none_ignored = (_is_none_ignored if targets_later else check_targets)(xp, call)
+    return call
 
 
 def _position_axis(spec: Any, shape: Shape, axis: int) -> int | None:
@@ -260,20 +264,13 @@ def _denominator(xp: Arrays, spec: Any, denominator: Any, logits: Array, check_v
     return array
 
 
-def _check_values(
-    xp: Arrays, spec: Any, shape: Shape, axis: int, targets: Any, sample_weight: Any, class_weight: Any, mask: Any
-) -> bool:
-    """Refuse bad values; return whether it was seen that no target is the ignored one."""
-    for weight in class_weight if isinstance(class_weight, tuple) else (class_weight,):
-        if weight is not None:
-            _check_finite("class_weight", xp.to_numpy(weight))
-    if sample_weight is not None:
-        _check_finite("sample_weight", xp.to_numpy(sample_weight))
-    targets, hard, low = xp.to_numpy(targets), len(targets.shape) < len(shape), 0
-    high: float = shape[axis] - 1 if hard else _LARGEST
-    ignored = spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label
+def check_targets(xp: Arrays, call: Call) -> bool:
+    """Refuse bad targets; return whether it was seen that none is the ignored one."""
+    spec, targets, low = call.spec, xp.to_numpy(call.targets), 0
+    high: float = call.num_classes - 1 if call.hard else _LARGEST
+    ignored = _ignored(spec)
     # One or two reductions settle the common case; NaN fails all comparisons.
-    if hard:
+    if call.hard:
         good = targets.size == 0 or (
             np.minimum.reduce(targets, None) >= low and np.maximum.reduce(targets, None) <= high
         )
@@ -284,14 +281,27 @@ def _check_values(
     bad = ~((targets >= low) & (targets <= high))
     if ignored is not None:
         bad &= targets != ignored
-    if mask is not None:
-        kept, position_axis = xp.to_numpy(mask), _position_axis(spec, shape, axis)
-        kept = kept.reshape(kept.shape + (1,) * (len(drop(shape, position_axis)) - kept.ndim))
-        bad &= kept if hard or position_axis is None else np.expand_dims(kept, position_axis)
-    expected = f"be class indices from 0 to {high}" if hard else "be finite and >= 0"
-    error = TargetIndexError if hard else ValueError
+    if call.mask is not None:
+        kept, position_axis = xp.to_numpy(call.mask), call.position_axis
+        kept = kept.reshape(kept.shape + (1,) * (len(call.position_shape) - kept.ndim))
+        bad &= kept if call.hard or position_axis is None else np.expand_dims(kept, position_axis)
+    expected = f"be class indices from 0 to {high}" if call.hard else "be finite and >= 0"
+    error = TargetIndexError if call.hard else ValueError
     _refuse_first("targets", expected, targets, bad, error)
     return False
+
+
+def _ignored(spec: Any) -> int | None:
+    return spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label  # type: ignore[no-any-return]
+
+
+def _is_none_ignored(xp: Arrays, call: Call) -> bool:
+    """Whether it is seen at a glance that no target is the ignored one."""
+    ignored = _ignored(call.spec)
+    if ignored is None or not call.hard or ignored >= 0:
+        return ignored is None
+    targets = xp.to_numpy(call.targets)
+    return targets.size == 0 or bool(np.minimum.reduce(targets, None) >= 0)
 
 
 def _check_finite(name: str, values: np.ndarray[Any, Any]) -> None:

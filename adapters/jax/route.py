@@ -160,7 +160,7 @@ class _Form:
 @lru_cache(maxsize=64)
 def _denominator(form: _Form, dtype: Any) -> Callable[..., Any]:
     def value(call: Call) -> Array:
-        found = denominator_of(xp, call, form.inside, [call])
+        found = denominator_of(xp, call, form.inside)
         return jnp.asarray(1.0 if found is None else found)
 
     return _in_float64(form.function(value), (dtype,))

@@ -65,7 +65,7 @@ def _with_lengths_checked(call: Call) -> Call:
 @as_it_is
 def loss_parts(call: Call) -> tuple[Array, Array]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
-    denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype), [call])
+    denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype))
     total = dataclasses.replace(call, spec=summed(call.spec), denominator=None)
     return _loss(total, tf.float64), tf.cast(1.0 if denominator is None else denominator, tf.float64)
 

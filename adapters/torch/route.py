@@ -37,7 +37,7 @@ def loss(call: Call, inplace: bool = False) -> Tensor:
 
 def loss_parts(call: Call) -> tuple[Tensor, Tensor]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
-    denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype), (call,))
+    denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype))
     total = dataclasses.replace(call, spec=_summed(call.spec), denominator=None)
     numerator = _value(total, torch.float64)
     if not isinstance(denominator, Tensor):  # made on the device: a copy to it would synchronise

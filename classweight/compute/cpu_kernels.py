@@ -19,11 +19,12 @@ thread of any library, and Numba compiles that in a third of the time that array
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import cfunc, njit, types
 from numba.extending import intrinsic, overload
 
 # Sums may be taken in any order, which the compiler fixes, and products be fused with them.
@@ -220,11 +221,10 @@ _I32, _I64, _F32, _F64 = np.int32(0), np.int64(0), np.float32(0), np.float64(0)
 
 
 def _from_half(bits: Any) -> Any:
-    shifted = np.uint32(bits) << 17
-    normal = _bits(np.int32((shifted >> 4) + 0x70000000)) * np.float32(2.0**-112)
-    subnormal = _bits(np.int32((shifted >> 17) | 0x3F000000)) - np.float32(0.5)
-    x = subnormal if shifted & 0xFFFFFFFF < 1 << 27 else normal
-    return -x if bits >= 0x8000 else x
+    magnitude = (np.int64(bits) & 0x7FFF) << 13
+    finite = _bits(np.int32(magnitude)) * np.float32(2.0**112)
+    x = finite if magnitude < 0x0F800000 else _bits(np.int32(magnitude | 0x7F800000))
+    return -x if np.int64(bits) & 0x8000 else x
 
 
 def _from_bfloat(bits: Any) -> Any:
@@ -349,23 +349,25 @@ def _log1p(x):  # type: ignore[no-untyped-def]
 
 # fmt: off
 (
-    NEXT, BAD, LEFT, BLOCKS, BLOCK_ROWS, ROWS, CLASSES, INNER, OPTIONS,
+    NEXT, BAD, LEFT, BLOCKS, BLOCK_ROWS, ROWS, CLASSES, INNER, OPTIONS, BY_TARGET, LOSSES, SUMS,
     Z, Z_OUTER, Z_INNER, Z_CLASS,
     G, G_OUTER, G_INNER, G_CLASS,
     T, T_OUTER, T_INNER, T_CLASS,
-    SHARE, SHARE_OUTER, SHARE_INNER,
-    VALID, VALID_OUTER, VALID_INNER,
-    UP, UP_OUTER, UP_INNER,
-    BY_TARGET, COLUMN, ROW, LOSSES, COLUMN_STEP, ROW_STEP, SUMS,
-) = range(37)
+    SHARE, SHARE_OUTER, SHARE_INNER, SHARE_CLASS,
+    VALID, VALID_OUTER, VALID_INNER, VALID_CLASS,
+    UP, UP_OUTER, UP_INNER, UP_CLASS,
+    COLUMN, COLUMN_OUTER, COLUMN_INNER, COLUMN_CLASS,
+    ROW, ROW_OUTER, ROW_INNER, ROW_CLASS,
+) = range(44)
 # fmt: on
-INTEGERS = SUMS + 1
+INTEGERS = ROW_CLASS + 1
 ALPHA, BETA, UPSTREAM, SPREAD = range(4)
-KEEP = BETA  # of a binary loss: targets become KEEP t + SPREAD
 FLOATS = 4
+# Of a binary loss: targets become KEEP t + SPREAD, and these are the weights of the two sides.
+KEEP, POSITIVE, NEGATIVE = BETA, COLUMN, ROW
 # Whether beta has the factor of the target's class, too; logits and gradient are one memory; the gradient's memory is
 # of the type that is computed in; only the rows are wanted that float32 has left; a binary weight is that of the label;
-# a binary position is a row.
+# a binary loss is wanted of each row.
 BETA_BY_TARGET, APART, DIRECT, REST, BY_LABEL, PER_ROW = 1, 2, 4, 8, 16, 32
 
 
@@ -603,7 +605,7 @@ def _index_row(z, y, alpha, beta, upstream, factors, e, g, n, like, shrunk):  # 
         if not abs(m) < np.inf:
             others = np.nan  # no softmax
         own, top, target = _get(e, y, _F64) * unit, np.float64(m), _get(z, y, _F64)
-        loss = _log1p(others) if target == top else _log(others + own) + (top - target)
+        loss = _log1p(others) if target == top else _log(others + own) + (top - target) if others == others else np.nan
     slope = alpha * upstream
     if slope == 0:
         _fill(g, n, 0.0)
@@ -803,7 +805,7 @@ def _tile_index_losses(tops, shifts, targets, others, owns, slopes, losses, at_y
         other = other if abs(top) < np.inf else np.nan  # no softmax
         total = other + own
         near = _log1p(other / own if shift == 0 else other)
-        far = _log(total) + (top - target)
+        far = _log(total) + (top - target) if total == total else np.nan
         _put(losses, j, near if shift == 0 or target == top else far)
         scale = _get(slopes, j, _F64) / total
         _put(slopes, j, scale * shrunk)
@@ -1092,24 +1094,33 @@ def _elements(x, t, pos, neg, ups, up, keep, spread, by_label, shrunk, g, losses
 
 
 @_inner()
+def _weight(q, name, o, i, c):  # type: ignore[no-untyped-def]
+    """Return a factor of an element, 1 where there is none."""
+    if q[name] == 0:
+        return 1.0
+    return _get(_at(q[name], q[name + 1], q[name + 2], o, i, _F64), c * q[name + 3], _F64)
+
+
+@_inner()
 def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
-    """Walk along the elements of a binary loss; a row is the last axis, a class one of its elements."""
+    """Walk along the elements of a binary loss, the last axis of which is a row."""
     q, d = _integers(address), _floats(address)
-    counters, n, wanted = _pointer(address, _I64), q[CLASSES], q[G] != 0
+    counters, n, wanted, inner = _pointer(address, _I64), q[CLASSES], q[G] != 0, q[INNER]
     shrunk_64 = 1.0 / _as(_exp_of_negative(_as(-0.0, like)), _F64)
     shrunk, keep, spread, up = _as(shrunk_64, like), _as(d[KEEP], like), _as(d[SPREAD], like), _as(d[UPSTREAM], like)
     rows = max(1, PIECE // n)
     size = min(n, PIECE) if rows == 1 else rows * n
     x, t, g, losses, ups = _new(size, like), _new(size, like), _new(size, like), _new(size, like), _new(size, like)
     pos, neg, kept = _new(size, like), _new(size, like), _new(size, np.int8(0))
-    all_pos, all_neg = _new(n * rows, like), _new(n * rows, like)
     narrow, rest = shrunk_64 > 2.0**-65, q[OPTIONS] & REST != 0
-    fixed, carried = q[SHARE] == 0 and q[VALID] == 0 and not rest, True
-    for c in range(n * rows):
-        w_pos = d[ALPHA] * (_get(_pointer(q[COLUMN], _F64), c % n * q[COLUMN_STEP], _F64) if q[COLUMN] != 0 else 1.0)
-        w_neg = d[ALPHA] * (_get(_pointer(q[ROW], _F64), c % n * q[ROW_STEP], _F64) if q[ROW] != 0 else 1.0)
-        if narrow:
-            fixed = fixed and _is_carried(w_pos, 1) and _is_carried(w_neg, 1)
+    # Weights that all rows share are made once.
+    of_rows = q[COLUMN_OUTER] | q[COLUMN_INNER] | q[ROW_OUTER] | q[ROW_INNER]
+    fixed = q[SHARE] == 0 and q[VALID] == 0 and of_rows == 0 and not rest
+    length = n * rows if fixed else 0
+    all_pos, all_neg = _new(length, like), _new(length, like)
+    for c in range(length):
+        w_pos, w_neg = d[ALPHA] * _weight(q, POSITIVE, 0, 0, c % n), d[ALPHA] * _weight(q, NEGATIVE, 0, 0, c % n)
+        fixed = fixed and (not narrow or (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)))
         _put(all_pos, c, w_pos)
         _put(all_neg, c, w_neg)
     for c in range(size):
@@ -1125,70 +1136,116 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
             for start in range(0, n, size if rows == 1 else n):
                 width = min(n - start, size)
                 for j in range(count):
-                    o = first + j
-                    z_row, t_row = _at(q[Z], q[Z_OUTER], 0, o, 0, z_like), _at(q[T], q[T_OUTER], 0, o, 0, t_like)
+                    o, i = (first + j) // inner, (first + j) % inner
+                    z_row = _at(q[Z], q[Z_OUTER], q[Z_INNER], o, i, z_like)
+                    t_row = _at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like)
                     for c in range(width):
                         _put(x, j * width + c, _read(z_row, (start + c) * q[Z_CLASS], like))
                     for c in range(width):
                         _put(t, j * width + c, _read(t_row, (start + c) * q[T_CLASS], like))
                     if q[UP] != 0:
-                        up_row = _at(q[UP], q[UP_OUTER], 0, o, 0, _F64)
                         for c in range(width):
-                            _put(ups, j * width + c, _read(up_row, (start + c) * q[UP_INNER], _F64))
+                            _put(ups, j * width + c, _weight(q, UP, o, i, start + c))
                     if not fixed:
-                        share_row, valid_row = (
-                            _at(q[SHARE], q[SHARE_OUTER], 0, o, 0, _F64),
-                            _at(q[VALID], q[VALID_OUTER], 0, o, 0, np.uint8(0)),
-                        )
+                        valid_row = _at(q[VALID], q[VALID_OUTER], q[VALID_INNER], o, i, np.uint8(0))
                         for c in range(width):
-                            at = j * width + c
-                            share = _read(share_row, (start + c) * q[SHARE_INNER], _F64) if q[SHARE] != 0 else 1.0
-                            w_pos, w_neg = d[ALPHA] * share, d[ALPHA] * share
-                            if q[COLUMN] != 0:
-                                w_pos *= _get(_pointer(q[COLUMN], _F64), (start + c) * q[COLUMN_STEP], _F64)
-                            if q[ROW] != 0:
-                                w_neg *= _get(_pointer(q[ROW], _F64), (start + c) * q[ROW_STEP], _F64)
-                            if q[VALID] != 0 and _read(valid_row, (start + c) * q[VALID_INNER], _I64) == 0:
+                            at, share = j * width + c, d[ALPHA] * _weight(q, SHARE, o, i, start + c)
+                            w_pos = share * _weight(q, POSITIVE, o, i, start + c)
+                            w_neg = share * _weight(q, NEGATIVE, o, i, start + c)
+                            if q[VALID] != 0 and _get(valid_row, (start + c) * q[VALID_CLASS], _I64) == 0:
                                 w_pos = w_neg = 0.0
                                 _put(t, at, 0.0)
                             if narrow or rest:
-                                wanted_one = (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)) != rest
-                                _put(kept, at, 1 if wanted_one else 0)
-                                if not wanted_one:
+                                mine = (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)) != rest
+                                _put(kept, at, 1 if mine else 0)
+                                if not mine:
                                     w_pos = w_neg = 0.0
-                                    if not rest:
-                                        _fetch_add(counters, LEFT)
+                                    _put(t, at, 0.0)
+                                    _fetch_add(counters, LEFT)
                             _put(pos, at, w_pos)
                             _put(neg, at, w_neg)
                 used_pos, used_neg = pos, neg
                 if fixed:
                     used_pos, used_neg = _shifted(all_pos, start), _shifted(all_neg, start)
+                by_label = q[OPTIONS] & BY_LABEL != 0
                 part, bad = _elements(
-                    x, t, used_pos, used_neg, ups, up, keep, spread, q[OPTIONS] & BY_LABEL != 0, shrunk, g, losses,
-                    count * width,
-                )  # fmt: skip
+                    x, t, used_pos, used_neg, ups, up, keep, spread, by_label, shrunk, g, losses, count * width
+                )
                 total += part
                 if bad:
                     _fetch_add(counters, BAD)
                 for j in range(count):
-                    o = first + j
-                    if wanted:
-                        g_row = _at(q[G], q[G_OUTER], 0, o, 0, z_like)
+                    r, at = first + j, j * width
+                    o, i = r // inner, r % inner
+                    g_row = _at(q[G], q[G_OUTER], q[G_INNER], o, i, z_like)
+                    if wanted and fixed:
                         for c in range(width):
-                            if fixed or _get(kept, j * width + c, _I64) != 0:
-                                _put(g_row, (start + c) * q[G_CLASS], _read(g, j * width + c, like))
+                            _put(g_row, (start + c) * q[G_CLASS], _read(g, at + c, like))
+                    elif wanted:
+                        for c in range(width):
+                            if _get(kept, at + c, _I64) != 0:
+                                _put(g_row, (start + c) * q[G_CLASS], _get(g, at + c, like))
                     if q[LOSSES] != 0 and q[OPTIONS] & PER_ROW == 0:
                         for c in range(width):
-                            if fixed or _get(kept, j * width + c, _I64) != 0:
-                                _put(_pointer(q[LOSSES], z_like), o * n + start + c, _read(losses, j * width + c, like))
+                            if _get(kept, at + c, _I64) != 0:
+                                _put(_pointer(q[LOSSES], z_like), r * n + start + c, _get(losses, at + c, like))
                     elif q[LOSSES] != 0:
                         row_loss = row_loss if start > 0 else 0.0
                         for c in range(width):
-                            row_loss += _get(losses, j * width + c, _F64)
+                            row_loss += _get(losses, at + c, _F64)
                         if start + width == n:
-                            _put(_pointer(q[LOSSES], _F64), o, row_loss + _get(_pointer(q[LOSSES], _F64), o, _F64))
+                            of_rows_64 = _pointer(q[LOSSES], _F64)
+                            _put(of_rows_64, r, row_loss + _get(of_rows_64, r, _F64))
         sums = _pointer(q[SUMS], _F64)
         _put(sums, block, total + _get(sums, block, _F64))
     for memory in (x, t, g, losses, ups, pos, neg, all_pos, all_neg):
         _free(memory)
     _free(kept)
+
+
+# -- Compiled ----------------------------------------------------------------------------------------------------------
+
+_LIKE = {"float16": np.uint16(0), "bfloat16": np.int16(0), "float32": _F32, "float64": _F64, "uint8": np.uint8(0)}
+_LIKE |= {"int8": np.int8(0), "int32": _I32, "int64": _I64}
+
+
+@lru_cache(maxsize=256)
+def compiled(name: str, logits: str, inside: str, targets: str) -> Any:
+    """Return a kernel for these types: its ``ctypes`` takes the address of its arguments."""
+    z_like, like, t_like = _LIKE[logits], _LIKE[inside], _LIKE[targets]
+
+    def index_of_rows(address: Any) -> None:
+        index_rows(_address(address), z_like, like, t_like)
+
+    def smoothed_of_rows(address: Any) -> None:
+        smoothed_rows(_address(address), z_like, like, t_like)
+
+    def distribution_of_rows(address: Any) -> None:
+        distribution_rows(_address(address), z_like, like, t_like)
+
+    def index_of_tiles(address: Any) -> None:
+        index_tiles(_address(address), z_like, like, t_like)
+
+    def smoothed_of_tiles(address: Any) -> None:
+        smoothed_tiles(_address(address), z_like, like, t_like)
+
+    def distribution_of_tiles(address: Any) -> None:
+        distribution_tiles(_address(address), z_like, like, t_like)
+
+    def of_elements(address: Any) -> None:
+        elements(_address(address), z_like, like, t_like)
+
+    kernel = {
+        "index_rows": index_of_rows,
+        "smoothed_rows": smoothed_of_rows,
+        "distribution_rows": distribution_of_rows,
+        "index_tiles": index_of_tiles,
+        "smoothed_tiles": smoothed_of_tiles,
+        "distribution_tiles": distribution_of_tiles,
+        "elements": of_elements,
+    }[name]
+    compile_ = cfunc(types.void(types.voidptr), nopython=True)
+    try:
+        return cfunc(types.void(types.voidptr), nopython=True, cache=True)(kernel)
+    except Exception:  # no folder for a cache, or a broken one: it is compiled in each process
+        return compile_(kernel)

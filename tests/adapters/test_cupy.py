@@ -17,7 +17,7 @@ import pytest
 
 import classweight.adapters.numpy as cwn
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters.cupy import kernels
+from classweight.compute import cuda as kernels
 from classweight.reference import reference
 
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, RandomCall, random_call

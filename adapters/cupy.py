@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import missing_framework, refuse
+from ..errors import missing_framework, refuse
 
 try:
     import cupy
 except ImportError as cause:
     missing_framework("cupy", "cupy", cause)
 
-from ...call import Call, prepare
-from ...compute import closed_form
-from ...compute.arrays import Array, ArrayFunctions
-from ...lowering import SoftmaxCoefficients, inside_of
-from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from .kernels import SOURCE, THREADS, TYPES, lanes, options
+from ..call import Call, prepare
+from ..compute import closed_form
+from ..compute.arrays import Array, ArrayFunctions
+from ..compute.cuda import SOURCE, THREADS, TYPES, lanes, options
+from ..lowering import SoftmaxCoefficients, inside_of
+from ..spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 __all__ = ["loss", "loss_and_grad", "loss_parts"]
 
