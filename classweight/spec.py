@@ -152,7 +152,9 @@ class SoftmaxCrossEntropy(Spec):
     axis : int
         The class axis. 1-d logits are one position whatever it says.
     inputs : "logits", "log_probs" or "probs"
-        What is handed in; the gradient is with respect to it.
+        What is handed in; the gradient is with respect to it. Where a number is no probability, a term that does not
+        exist - log of p below 0, log(1 - p) of p above 1, anything of a row that its sum cannot divide - is NaN if it
+        counts. Log-probabilities of a softmax may be any numbers.
     clip : None, float or "dtype"
         Probabilities are clipped to [clip, 1 - clip]; "dtype" is the input type's eps. The gradient is 0 where clipped.
     renormalize : None, "before" or "after"
