@@ -190,7 +190,7 @@ class _Softmax:
             return xp.take(self.w, self.index)
         if call.spec.weighting == "label":
             return xp.take(self.w, xp.argmax(self.given, call.axis))
-        return xp.sum(xp.astype(self.given, xp.wide) * self.by_class(self.w), call.axis)
+        return _weighted_sum(xp, self.given, self.w, call.axis)
 
     def by_class(self, values: Array | None) -> Array | None:
         """Return numbers of which a class has one as broadcastable against the logits."""
@@ -367,6 +367,13 @@ def _denominator(xp: Arrays, call: Call, valid: Array | None, weights: Any) -> A
         case "mean_over_batch":
             return call.batch_size(xp)
     return None
+
+
+def _weighted_sum(xp: Arrays, x: Array, w: Array, axis: int) -> Array:
+    """Return the wide sum of x_c w_c; NumPy makes no array of the size of ``x`` for it."""
+    if hasattr(xp, "weighted_sum"):
+        return xp.weighted_sum(x, w, axis)
+    return xp.sum(xp.astype(x, xp.wide) * xp.reshape(w, class_shape(x.shape[axis], axis, len(x.shape))), axis)
 
 
 def _count(xp: Arrays, condition: Array) -> Array:

@@ -102,7 +102,7 @@ def loss_parts(
     """
     native = _native()
     return native.loss_parts(  # type: ignore[no-any-return]
-        native.make_call(spec, logits, validate, targets, sample_weight, class_weight, mask, None)
+        native.make_call(spec, logits, validate, targets, sample_weight, class_weight, mask)
     )
 
 

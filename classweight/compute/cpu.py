@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -19,13 +20,28 @@ from ..spec import SoftmaxCrossEntropy
 from . import closed_form, threads
 from .arrays import Array, ArrayFunctions
 
-host = ArrayFunctions(np)
+
+class HostArrays(ArrayFunctions):
+    """NumPy's array functions, and what saves it memory."""
+
+    def weighted_sum(self, x: Array, w: Array, axis: int) -> Array:
+        """Return the wide sum of x_c w_c along an axis, which is kept."""
+        axes = list(range(x.ndim))
+        kept = axes[:axis] + axes[axis + 1 :]
+        return np.expand_dims(np.einsum(x, axes, w, [axis], kept, dtype=np.float64, casting="unsafe"), axis)
+
+
+host = HostArrays(np)
 # Up to so many classes, rows are computed in tiles.
 FEW_CLASSES = 32
 # A block, of which a thread takes one at a time, has about so many logits. Fewer are not worth a second thread.
 BLOCK, FEW_LOGITS = 1 << 15, 3 << 14
 # In magnitude, factors of the classes that float32 carries.
 MODERATE = 2.0**-30, 2.0**30
+# Above it a denominator has a reciprocal, as below the inverse of this.
+TINY = 1e-300
+# Elements of a binary loss whose weights are summed at a time.
+SLICE = 1 << 18
 _FLOATS = {"float16", "bfloat16", "float32", "float64"}
 _TARGETS = {"int64", "int32", "int8", "uint8", "bool", *_FLOATS}
 
@@ -155,7 +171,7 @@ def _readable(call: Call, z: np.ndarray[Any, Any]) -> Memory:
 def parts(call: Call, z: Memory, team: threads.Team) -> tuple[np.float64, np.float64]:
     """Return numerator and denominator of a call whose logits are in ``z``."""
     lowered, denominator = _lowered(call)
-    numerator = _run(call, lowered, 1.0, z, None, None, team, None)
+    numerator = _run(call, lowered, lowered.factors(), lowered.s, 1.0, z, None, None, team, None)
     return np.float64(numerator), np.float64(1.0 if denominator is None else denominator)
 
 
@@ -181,14 +197,19 @@ def evaluate(call: Call, z: Memory, g: Memory | None, upstream: Array | float | 
     if g is not None and g.address == z.address and call.checked:
         check_targets(host, call)  # before anything is written over
     lowered, denominator = _lowered(call)
+    f = lowered.factors()
     if each(call):
         losses = np.empty(call.loss_shape(host), _RAW[z.dtype])
         if call.position_axis is not None and not isinstance(call.spec, SoftmaxCrossEntropy):
             losses = np.zeros(losses.shape)
-        _run(call, lowered, 1.0, z, g, upstream, team, losses)
+        _run(call, lowered, f, lowered.s, 1.0, z, g, upstream, team, losses)
         return losses
-    share = 1.0 if denominator is None else 1 / float(denominator) if denominator != 0 else 0.0
-    value = _run(call, lowered, share, z, g, upstream, team, None)
+    share, s = 1.0, lowered.s
+    if denominator is not None:
+        share = 1 / float(denominator) if denominator != 0 else 0.0
+        if 0 < abs(denominator) <= TINY or 1 / TINY <= abs(denominator) < math.inf:
+            share, (f, s) = 1.0, _divided(f, s, denominator)
+    value = _run(call, lowered, f, s, share, z, g, upstream, team, None)
     return (
         value
         if denominator is None
@@ -198,24 +219,64 @@ def evaluate(call: Call, z: Memory, g: Memory | None, upstream: Array | float | 
 
 def _lowered(call: Call) -> tuple[Any, Any]:
     """Return what coefficients are made of, and the denominator."""
-    lowered = parts_of(host, call, host.wide)
+    dtype = call.targets.dtype if host.kind(call.targets) == "f" else host.wide
+    lowered = parts_of(host, call, dtype)
     try:
-        return lowered, lowered.denominator()
+        found = [parts_of(host, part, dtype).denominator() for part in _slices(call)] or [lowered.denominator()]
+        return lowered, found[0] if len(found) == 1 else sum(found)
     except IndexError:  # no class has that weight
         check_targets(host, call)
         raise
+
+
+def _slices(call: Call) -> list[Call]:
+    """Return parts of a large binary call: for its denominator arrays of the logits' size would be made."""
+    n, size = (call.shape or (1,))[0], math.prod(call.shape)
+    counts = call.spec.reduction in ("mean_over_weights", "mean_over_nonzero", "mean_over_valid")
+    if isinstance(call.spec, SoftmaxCrossEntropy) or size <= SLICE or call.position_axis == 0 or not counts:
+        return []
+
+    def part(x: Any, rows: slice) -> Any:
+        return x[rows] if x is not None and x.ndim and x.shape[0] == n else x
+
+    step, found = max(1, SLICE * n // size), []
+    for start in range(0, n, step):
+        rows = slice(start, min(start + step, n))
+        shape = (rows.stop - start, *call.shape[1:])
+        pair = call.class_weight and tuple(part(w, rows) if w.ndim == len(shape) else w for w in call.class_weight)
+        logits = call.logits._replace(shape=shape) if isinstance(call.logits, Memory) else call.logits[rows]
+        others = (part(x, rows) for x in (call.targets, call.sample_weight))
+        mask, denominator = part(call.mask, rows), call.denominator
+        found.append(Call(call.spec, logits, *others, pair, mask, denominator, call.checked, shape, call.axis))
+    return found
+
+
+def _divided(f: Any, s: Any, denominator: float) -> tuple[Any, Any]:
+    """Return factors and sample weights divided by a denominator that has no reciprocal."""
+    names = [name for name in ("of_row", "by_target", "column", "row", "positive", "negative") if hasattr(f, name)]
+    given = {name: getattr(f, name) / denominator for name in names if getattr(f, name) is not None}
+    return (replace(f, **given), s) if given else (f, s / denominator)
 
 
 _RAW = {"float16": np.uint16, "bfloat16": np.int16, "float32": np.float32, "float64": np.float64}
 
 
 def _run(
-    call: Call, lowered: Any, share: float, z: Memory, g: Memory | None, upstream: Any, team: threads.Team, losses: Any
+    call: Call,
+    lowered: Any,
+    f: Any,
+    s: Array | None,
+    share: float,
+    z: Memory,
+    g: Memory | None,
+    upstream: Any,
+    team: threads.Team,
+    losses: Any,
 ) -> float:
     """Call the kernel, and return the losses' sum; ``losses`` become those of each position."""
     if not math.prod(call.shape):
         return 0.0
-    k, spec, f, axes = kernels(), call.spec, lowered.factors(), axes_of(call)
+    k, spec, axes = kernels(), call.spec, axes_of(call)
     softmax, options, kept = isinstance(spec, SoftmaxCrossEntropy), 0, []
 
     def placed(x: Array | None, dtype: Any = np.float64) -> tuple[int, ...]:
@@ -252,13 +313,14 @@ def _run(
         by_target = 0 if f.by_target is None else memory_of(np.ascontiguousarray(f.by_target))
         column, row = placed(lowered.by_class(f.column)), placed(lowered.by_class(f.row))
         options |= k.BETA_BY_TARGET * f.beta_by_target
-        weight = lowered.s if f.of_row is None else f.of_row if lowered.s is None else f.of_row * lowered.s
+        weight = s if f.of_row is None else f.of_row if s is None else f.of_row * s
         wide = wide or not (_is_moderate(f.column) and _is_moderate(f.row))
         tile = k.TILE if few else 1
         block_rows = max(1, BLOCK // (axes.classes * tile)) * tile
     else:
         name, alpha, beta, spread, by_target = "elements", share * f.share, f.keep, f.spread, 0
-        column, row, weight = placed(f.positive), placed(f.negative), lowered.s
+        column, row, weight = placed(f.positive), placed(f.negative), s
+        wide = wide or target_type == "float64"  # 1 - t must keep its digits
         options |= k.BY_LABEL * f.by_label
         if losses is not None and losses.ndim < len(call.shape):
             options |= k.PER_ROW

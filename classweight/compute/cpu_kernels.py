@@ -1088,7 +1088,8 @@ def _elements(x, t, pos, neg, ups, up, keep, spread, by_label, shrunk, g, losses
         known = (z == z) | ((p == 0) & (m == 0))
         loss, slope = loss if known else nan, slope if known else nan
         _put(losses, c, loss)
-        _put(g, c, slope * up * _read(ups, c, keep))
+        factor = up * _read(ups, c, keep)
+        _put(g, c, zero if (slope == 0) | (factor == 0) else slope * factor)
         total += np.float64(loss)
     return total, bad != 0
 
