@@ -376,6 +376,11 @@ def _weighted_sum(xp: Arrays, x: Array, w: Array, axis: int) -> Array:
     return xp.sum(xp.astype(x, xp.wide) * xp.reshape(w, class_shape(x.shape[axis], axis, len(x.shape))), axis)
 
 
+def denominator_of_rows(xp: Arrays, call: Call, weights: Any) -> Array | float | None:
+    """Return what a mean divides by where no position is ignored; ``weights()`` are the class weights of all."""
+    return _denominator(xp, call, None, weights)
+
+
 def _count(xp: Arrays, condition: Array) -> Array:
     return xp.astype(xp.sum(xp.astype(condition, xp.int64)), xp.wide)
 

@@ -367,8 +367,8 @@ FLOATS = 4
 KEEP, POSITIVE, NEGATIVE = BETA, COLUMN, ROW
 # Whether beta has the factor of the target's class, too; logits and gradient are one memory; the gradient's memory is
 # of the type that is computed in; only the rows are wanted that float32 has left; a binary weight is that of the label;
-# a binary loss is wanted of each row.
-BETA_BY_TARGET, APART, DIRECT, REST, BY_LABEL, PER_ROW = 1, 2, 4, 8, 16, 32
+# a binary loss is wanted of each row; its arrays lie without gaps, in the type that is computed in.
+BETA_BY_TARGET, APART, DIRECT, REST, BY_LABEL, PER_ROW, FLAT = 1, 2, 4, 8, 16, 32, 64
 
 
 def _slots(first: int, n: int, like: Any) -> Any:
@@ -1124,6 +1124,7 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
         fixed = fixed and (not narrow or (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)))
         _put(all_pos, c, w_pos)
         _put(all_neg, c, w_neg)
+    flat = fixed and q[OPTIONS] & FLAT != 0
     for c in range(size):
         _put(ups, c, 1.0)
         _put(kept, c, 1)
@@ -1138,12 +1139,13 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
                 width = min(n - start, size)
                 for j in range(count):
                     o, i = (first + j) // inner, (first + j) % inner
-                    z_row = _at(q[Z], q[Z_OUTER], q[Z_INNER], o, i, z_like)
-                    t_row = _at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like)
-                    for c in range(width):
-                        _put(x, j * width + c, _read(z_row, (start + c) * q[Z_CLASS], like))
-                    for c in range(width):
-                        _put(t, j * width + c, _read(t_row, (start + c) * q[T_CLASS], like))
+                    if not flat:
+                        z_row = _at(q[Z], q[Z_OUTER], q[Z_INNER], o, i, z_like)
+                        t_row = _at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like)
+                        for c in range(width):
+                            _put(x, j * width + c, _read(z_row, (start + c) * q[Z_CLASS], like))
+                        for c in range(width):
+                            _put(t, j * width + c, _read(t_row, (start + c) * q[T_CLASS], like))
                     if q[UP] != 0:
                         for c in range(width):
                             _put(ups, j * width + c, _weight(q, UP, o, i, start + c))
@@ -1169,8 +1171,14 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
                 if fixed:
                     used_pos, used_neg = _shifted(all_pos, start), _shifted(all_neg, start)
                 by_label = q[OPTIONS] & BY_LABEL != 0
+                xs, ts, gs = x, t, g
+                if flat:
+                    xs, ts = _at(q[Z], n, 0, first, 0, like), _at(q[T], n, 0, first, 0, like)
+                    xs, ts = _shifted(xs, start), _shifted(ts, start)
+                    if wanted:
+                        gs = _shifted(_at(q[G], n, 0, first, 0, like), start)
                 part, bad = _elements(
-                    x, t, used_pos, used_neg, ups, up, keep, spread, by_label, shrunk, g, losses, count * width
+                    xs, ts, used_pos, used_neg, ups, up, keep, spread, by_label, shrunk, gs, losses, count * width
                 )
                 total += part
                 if bad:
@@ -1179,10 +1187,10 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
                     r, at = first + j, j * width
                     o, i = r // inner, r % inner
                     g_row = _at(q[G], q[G_OUTER], q[G_INNER], o, i, z_like)
-                    if wanted and fixed:
+                    if wanted and fixed and not flat:
                         for c in range(width):
                             _put(g_row, (start + c) * q[G_CLASS], _read(g, at + c, like))
-                    elif wanted:
+                    elif wanted and not flat:
                         for c in range(width):
                             if _get(kept, at + c, _I64) != 0:
                                 _put(g_row, (start + c) * q[G_CLASS], _get(g, at + c, like))
