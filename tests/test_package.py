@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import shutil
 import subprocess
@@ -40,9 +41,38 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("module", ["", ".conventions", ".reference", ".adapters", ".adapters.numpy"])
+@pytest.mark.parametrize("module", [".conventions", ".reference", ".answers.compare", ".weights", ".adapters.numpy"])
 def test_the_core_and_the_numpy_adapter_load_numpy_alone(module: str) -> None:
     assert loaded_by(f"import classweight{module}") == {"classweight", "numpy"}
+
+
+@pytest.mark.parametrize("package", ["classweight", "classweight.conformance"])
+def test_public_names_are_imported_when_they_are_asked_for(package: str) -> None:
+    assert loaded_by(f"import {package}") == {"classweight"}
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        found = getattr(module, name)
+        assert name in dir(module)
+        assert vars(module)[name] is found
+        # Type checkers, and readers, are told the same.
+        (home,) = re.findall(rf"^    from (\.[\w.]*) import .*\b{name}\b", Path(module.__file__).read_text(), re.M)
+        assert found is getattr(importlib.import_module(home, package), name)
+    assert {*dir(module)} >= {*module.__all__}
+    with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
+        module.nothing  # noqa: B018
+    everything: dict[str, object] = {}
+    exec(f"from {package} import *", everything)
+    assert {*module.__all__} <= {*everything}
+
+
+def test_pytest_starts_with_the_plugin_and_nothing_else_of_ours() -> None:
+    code = (
+        "import sys, pytest; before = set(sys.modules); import classweight.conformance.plugin; "
+        "print(*sorted(set(sys.modules) - before - sys.stdlib_module_names), 'numpy' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    ours = ["classweight", "classweight.conformance", "classweight.conformance.plugin", "classweight.lazy"]
+    assert [name for name in run.stdout.split() if name in ours or not name.startswith("_pytest.")] == [*ours, "False"]
 
 
 def test_the_torch_adapter_loads_torch() -> None:

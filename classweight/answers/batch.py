@@ -255,6 +255,6 @@ def load_batch(path: Path, **given: Any) -> Batch:
                 refuse(name, "be one value", f"shape {arrays[name].shape}", f"in {str(path)!r}")
             arrays[name] = arrays[name].item()
     inputs = scores[0]
-    values = {name: arrays[name] for name in OPTIONAL if name in arrays}
+    values: dict[str, Any] = {name: arrays[name] for name in OPTIONAL if name in arrays}
     values |= {name: value for name, value in given.items() if value is not None}
     return make_batch(arrays[inputs], arrays["targets"], inputs=inputs, **values)
