@@ -278,9 +278,8 @@ def _weigh(
         weights = _of_distributions(labels, class_weight, missing, weighting)
     else:
         weights = _of_labels(labels, class_weight, missing)
-    if labels.keep is not None:
-        keep = labels.keep if labels.axis is None else labels.keep.squeeze(labels.axis)
-        weights = np.where(keep, weights, 0.0)
+    if labels.kept is not None:
+        weights = np.where(labels.kept, weights, 0.0)
     if sample_weight is not None:
         given = labels.sample_weight(sample_weight)
         weights = weights * given.reshape(given.shape + (1,) * (weights.ndim - given.ndim))
@@ -289,9 +288,8 @@ def _weigh(
 
 def _of_distributions(labels: _labels.Labels, class_weight: Any, missing: Any, weighting: str) -> Vector:
     spec = SoftmaxCrossEntropy(class_weight=class_weight, missing_class_weight=missing)
-    distributions = np.moveaxis(labels.values, labels.axis or 0, -1)
-    table = np.array(spec.class_weight_values(distributions.shape[-1]))
-    return np.asarray(table[distributions.argmax(-1)] if weighting == "label" else distributions @ table)
+    table = np.array(spec.class_weight_values(labels.num_classes or 0))
+    return np.asarray(table[labels.largest()]) if weighting == "label" else labels.expected(table)
 
 
 def _of_labels(labels: _labels.Labels, class_weight: Any, missing: Any) -> Vector:
