@@ -17,7 +17,7 @@ import numpy as np
 from chainer import Variable
 
 from ...conventions import chainer as conventions
-from ...errors import refuse
+from ...errors import calling, refuse
 from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 __all__ = ["loss", "loss_parts", "sigmoid_cross_entropy", "softmax_cross_entropy"]
@@ -97,6 +97,7 @@ def loss_parts(
     return route.loss_parts(xp, call, logits)
 
 
+@calling(logits="x", targets="t")
 def softmax_cross_entropy(
     x: Any,
     t: Any,
@@ -138,6 +139,7 @@ def softmax_cross_entropy(
     return value
 
 
+@calling(logits="x", targets="t")
 def sigmoid_cross_entropy(x: Any, t: Any, normalize: bool = True, reduce: str = "mean") -> Variable:
     """Drop in for ``chainer.functions.sigmoid_cross_entropy``: its arguments, value, gradient, dtype and refusals."""
     _check_arrays(x=x, t=t)

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import missing_framework, refuse
+from ...errors import calling, missing_framework, refuse
 
 try:
     import keras
@@ -106,6 +106,9 @@ def loss_parts(
     )
 
 
+_named = calling(logits="y_pred", targets="y_true")
+
+
 class _Weighted:
     """What the three losses share; Keras's own loss class comes after it."""
 
@@ -117,11 +120,13 @@ class _Weighted:
         """Keep the spec, whose probabilities are clipped by the epsilon that Keras is configured for."""
         self.spec = spec if spec.clip is None else dataclasses.replace(spec, clip=keras.config.epsilon())
 
+    @_named
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the losses of the positions."""
         logits, targets = self._prepared(y_true, y_pred)
         return loss(dataclasses.replace(self.spec, reduction="none"), logits, targets)
 
+    @_named
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         mask = get_keras_mask(y_pred)
         logits, targets = self._prepared(y_true, y_pred)
@@ -290,6 +295,7 @@ class BinaryCrossentropy(_Weighted, keras.losses.BinaryCrossentropy):  # type: i
         self._describe(spec)
 
 
+@calling(targets="y")
 def fit_sample_weight(
     y: npt.ArrayLike,
     class_weight: Mapping[int, float] | npt.ArrayLike,

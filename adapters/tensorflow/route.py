@@ -29,7 +29,7 @@ def make_call(spec: Any, logits: Any, validate: bool | None, *arguments: Any) ->
         return _with_lengths_checked(prepare(xp, spec, logits, *arguments, check_values=False))
     if validate is None:
         validate = "CPU" in logits.device or not logits.device
-    return prepare(xp, spec, logits, *arguments, check_values=validate)
+    return prepare(xp, spec, logits, *arguments, check_values=bool(validate))
 
 
 def _checked_when_run(spec: Any, logits: Array, *arguments: Any) -> Array:
