@@ -350,7 +350,7 @@ def _integer(name: str, value: Any, expected: str) -> int:
         refuse(name, expected, repr(value), error=TypeError)
     try:
         number = operator.index(value)
-    except TypeError:
+    except (TypeError, AttributeError):  # the latter of a tensor of TensorFlow
         refuse(name, expected, repr(value), error=TypeError)
     if not -(2**63) <= number < 2**63:
         refuse(name, f"{expected} that int64 holds", f"one of {number.bit_length()} bits")

@@ -48,11 +48,16 @@ BAD: dict[str, Any] = {
 
 @dataclasses.dataclass
 class Valid:
-    """A valid call; ``also`` are names that errors may say beside the function's parameters."""
+    """A valid call.
+
+    ``also`` are names that errors may say beside the function's parameters, ``native`` parameters that the framework
+    itself refuses, in its words.
+    """
 
     function: Callable[..., Any]
     arguments: dict[str, Any]
     also: frozenset[str] = frozenset()
+    native: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if "spec" in self.arguments:  # its fields are what the user wrote
@@ -69,6 +74,8 @@ class Valid:
         self.function(**given)
         names, problems, said = {*self.parameters(), *self.also}, [], set()
         for parameter in self.parameters():
+            if parameter in self.native:
+                continue
             is_flag = inspect.signature(self.function).parameters[parameter].annotation in ("bool", "bool | None")
             for label, bad in BAD.items():
                 if is_flag and isinstance(bad, np.ndarray):  # a flag is taken for its truth, which an array has not
