@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from .compute.arrays import Array, Arrays
+from .compute.arrays import Array, ArrayFunctions, Arrays
 from .errors import TargetIndexError, refuse
 from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 Shape = tuple[Any, ...]
+WEIGHTS = "be finite and >= 0"
 _LARGEST = np.finfo(np.float64).max
+_numpy = ArrayFunctions(np)
 # The unsigned type of a floating type's bits, and those of infinity.
 _INFINITY: dict[Any, tuple[Any, int]] = {
     np.dtype(np.float16): (np.uint16, 0x7C00),
@@ -32,7 +34,7 @@ class Call:
 
     ``shape`` is the logits' shape; an axis that is not known while a graph is traced is None. ``checked`` says that the
     values were looked at; where they were not, the lowering turns bad rows into NaN. ``none_ignored`` says that they
-    were, and that no target was the ignored one.
+    were, and that no target was the ignored one; ``asserted`` that they were not, and that a NaN shall be explained.
     """
 
     spec: Any
@@ -46,6 +48,7 @@ class Call:
     shape: Shape
     axis: int
     none_ignored: bool = False
+    asserted: bool = False
 
     @property
     def hard(self) -> bool:
@@ -281,22 +284,35 @@ def _check_values(
         good = are_weights(targets)
     if good:
         return ignored is None or not low <= ignored <= high
-    bad = ~((targets >= low) & (targets <= high))
-    if ignored is not None:
-        bad &= targets != ignored
-    if mask is not None:
-        kept, position_axis = xp.to_numpy(mask), _position_axis(spec, shape, axis)
-        kept = kept.reshape(kept.shape + (1,) * (len(drop(shape, position_axis)) - kept.ndim))
-        bad &= kept if hard or position_axis is None else np.expand_dims(kept, position_axis)
-    expected = f"be class indices from 0 to {high}" if hard else "be finite and >= 0"
-    error = TargetIndexError if hard else ValueError
-    _refuse_first("targets", expected, targets, bad, error)
+    expected, bad = bad_targets(_numpy, spec, targets, None if mask is None else xp.to_numpy(mask), shape, axis)
+    _refuse_first("targets", expected, targets, bad, TargetIndexError if hard else ValueError)
     return False
+
+
+def bad_targets(
+    xp: Arrays, spec: Any, targets: Array, mask: Array | None, shape: Shape, axis: int
+) -> tuple[str, Array]:
+    """Return what targets must be, and where they are not, unless ignored or masked; in their own shape."""
+    hard = len(targets.shape) < len(shape)
+    ignored = spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label
+    bad = ~((targets >= 0) & (targets <= shape[axis] - 1)) if hard else bad_weights(targets)
+    if ignored is not None:
+        bad = bad & ~xp.equal(targets, ignored)
+    if mask is not None:
+        position_axis = _position_axis(spec, shape, axis)
+        kept = xp.reshape(mask, (*xp.shape(mask), *(1,) * (len(drop(shape, position_axis)) - len(mask.shape))))
+        bad = bad & (kept if hard or position_axis is None else xp.expand_dims(kept, position_axis))
+    return f"be class indices from 0 to {shape[axis] - 1}" if hard else WEIGHTS, bad
+
+
+def bad_weights(values: Array) -> Array:
+    """Return where numbers are not what `WEIGHTS` says."""
+    return ~((values >= 0) & (values <= _LARGEST))
 
 
 def _check_weights(name: str, values: np.ndarray[Any, Any]) -> None:
     if not are_weights(values):
-        _refuse_first(name, "be finite and >= 0", values, ~((values >= 0) & (values <= _LARGEST)), ValueError)
+        _refuse_first(name, WEIGHTS, values, bad_weights(values), ValueError)
 
 
 def are_weights(values: np.ndarray[Any, Any]) -> bool:

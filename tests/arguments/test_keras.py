@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
+
+import numpy as np
+import pytest
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -30,3 +34,22 @@ CALLS = {
 @each_call(cwk, CALLS)
 def test_errors_say_the_arguments_of_the_call(call: Valid) -> None:
     assert call.assert_errors_name_arguments(keras.ops.convert_to_tensor)
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="other backends trace without assertions")
+@pytest.mark.parametrize("jit_compile", ["auto", False, True])
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_bad_label_in_fit_is_named_unless_xla_compiles(jit_compile: Any) -> None:
+    import tensorflow as tf
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    loss = cwk.SparseCategoricalCrossentropy(from_logits=True, class_weight={1: 2.0})
+    model.compile("sgd", loss, jit_compile=jit_compile)
+    x, y = np.ones((8, 2), np.float32), np.array([0, 1, 2, 0, 1, 3, 0, 1])
+    if jit_compile is True:
+        assert np.isnan(model.fit(x, y, verbose=0).history["loss"])
+        return
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"`y_true` must .* from 0 to 2; got\] \[3\] \[at position\] \[\d"
+    ):
+        model.fit(x, y, verbose=0)
