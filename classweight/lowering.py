@@ -298,9 +298,7 @@ class _Sigmoid:
         spec: SigmoidCrossEntropy = self.call.spec
         share = 1 / self.call.num_classes if spec.average_outputs else 1.0
         smoothing = spec.label_smoothing
-        return SigmoidFactors(
-            share, 1 - smoothing, smoothing / 2, self.w_pos, self.w_neg, spec.weighting == "label"
-        )
+        return SigmoidFactors(share, 1 - smoothing, smoothing / 2, self.w_pos, self.w_neg, spec.weighting == "label")
 
     def coefficients(self, denominator: Array | float | None) -> SigmoidCoefficients:
         xp, f = self.xp, self.factors()

@@ -491,6 +491,22 @@ _CHAINER = (
         "refused",
     ),
     Difference(
+        "chainer-unsigned-binary-labels",
+        "chainer",
+        "sigmoid_cross_entropy with chainer.config.type_check off",
+        "labels of an unsigned type",
+        "0 - 1 wraps around to the type's largest number",
+        "the loss of the labels",
+    ),
+    Difference(
+        "chainer-unchecked-calls",
+        "chainer",
+        "softmax_cross_entropy, sigmoid_cross_entropy with chainer.config.type_check off",
+        "fewer labels than positions; binary labels that enlarge the logits; integer logits",
+        "the loss of the first positions; one of another shape, with no gradient; truncated to integers",
+        "refused",
+    ),
+    Difference(
         "chainer-average-ignored",
         "chainer",
         "average(softmax_cross_entropy(reduce='no'), weights=w[t])",
