@@ -19,6 +19,9 @@ from ...compute.arrays import Array, ArrayFunctions, class_shape, wide_weights
 from ...compute.xla import Compiled
 
 
+MANY = 64  # classes, from which on a CPU is faster to write one entry than to choose it among all
+
+
 class JaxArrays(Compiled, ArrayFunctions):
     """The array functions of ``jax.numpy``, called where 64 bits are enabled."""
 
@@ -58,7 +61,13 @@ class JaxArrays(Compiled, ArrayFunctions):
         return jnp.sum(x, axis=axis, keepdims=True, dtype=self.wide)
 
     def with_entries(self, x: Array, index: Array, values: Array | None, axis: int) -> Array:
-        return self.where(self.positions(x.shape[axis], axis, x) == index, 0.0 if values is None else values, x)
+        values = 0.0 if values is None else values
+        if x.shape[axis] >= MANY and jax.default_backend() == "cpu" and jax.typeof(x).sharding.mesh.empty:
+            return jnp.put_along_axis(x, index, values, axis, inplace=False, mode="promise_in_bounds")
+        return self.where(self.positions(x.shape[axis], axis, x) == index, values, x)
+
+    def times(self, x: Array, rows: Array) -> Array:
+        return super().times(x, jax.lax.optimization_barrier(rows))  # which are not made anew for each entry
 
     def isnan(self, x: Array) -> Array:
         return jnp.isnan(x)
