@@ -26,7 +26,6 @@ class JaxArrays(Compiled, ArrayFunctions):
     """The array functions of ``jax.numpy``, called where 64 bits are enabled."""
 
     flushes = True
-    entries = ArrayFunctions.pick
 
     def asarray(self, x: Any, like: Array, name: str) -> Array:
         try:
@@ -42,6 +41,14 @@ class JaxArrays(Compiled, ArrayFunctions):
 
     def positions(self, n: int, axis: int, like: Array) -> Array:
         return np.arange(n).reshape(class_shape(n, axis, like.ndim))
+
+    def take(self, values: Array, index: Array) -> Array:
+        if _is_whole(index):
+            return super().take(values, index)
+        return values.at[index].get(out_sharding=jax.typeof(index).sharding)
+
+    def entries(self, x: Array, index: Array, axis: int) -> Array:
+        return (super() if _is_whole(x) else self).pick(x, index, axis)
 
     def pick(self, x: Array, index: Array, axis: int) -> Array:
         return self.sum(self.where(self.positions(x.shape[axis], axis, x) == index, x, 0.0), axis)
@@ -62,7 +69,7 @@ class JaxArrays(Compiled, ArrayFunctions):
 
     def with_entries(self, x: Array, index: Array, values: Array | None, axis: int) -> Array:
         values = 0.0 if values is None else values
-        if x.shape[axis] >= MANY and jax.default_backend() == "cpu" and jax.typeof(x).sharding.mesh.empty:
+        if x.shape[axis] >= MANY and jax.default_backend() == "cpu" and _is_whole(x):
             return jnp.put_along_axis(x, index, values, axis, inplace=False, mode="promise_in_bounds")
         return self.where(self.positions(x.shape[axis], axis, x) == index, values, x)
 
@@ -77,6 +84,11 @@ class JaxArrays(Compiled, ArrayFunctions):
 
 
 xp = JaxArrays(jnp)
+
+
+def _is_whole(x: Array) -> bool:
+    """Whether the array's type says nothing of shards, among which JAX looks for no entry."""
+    return bool(jax.typeof(x).sharding.mesh.empty)
 
 
 @lru_cache(maxsize=64)
