@@ -1,4 +1,4 @@
-"""JAX: the loss as a function that ``jit``, ``grad``, ``jvp``, ``vmap`` and ``shard_map`` take; optax's own as drop-ins.
+"""JAX: the loss, which ``jit``, ``grad``, ``jvp``, ``vmap`` and ``shard_map`` take; drop-ins for optax's.
 
 It can be differentiated any number of times, in forward mode and in reverse. Inside, float64 is used as the definition
 says, whatever ``jax_enable_x64`` does. In a traced function values are not looked at: a bad row is NaN there, and
@@ -114,7 +114,7 @@ def softmax_cross_entropy(
 
 
 def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
-    """Drop in for ``optax.safe_softmax_cross_entropy``: here `softmax_cross_entropy` is as safe, in forward mode too."""
+    """Drop in for ``optax.safe_softmax_cross_entropy``; here `softmax_cross_entropy` is as safe."""
     return softmax_cross_entropy(logits, labels)
 
 
@@ -154,7 +154,7 @@ def _logits(logits: ArrayLike) -> jax.Array:
 
 def _joint_shape(logits: jax.Array, labels: jax.Array) -> tuple[int, ...]:
     try:
-        return jnp.broadcast_shapes(logits.shape, labels.shape)
+        return tuple(jnp.broadcast_shapes(logits.shape, labels.shape))
     except ValueError:
         refuse("labels", f"broadcast against the logits, of shape {logits.shape}", f"shape {labels.shape}")
 

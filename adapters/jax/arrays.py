@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from ...compute.arrays import Array, ArrayFunctions, class_shape, wide_weights
 from ...compute.xla import Compiled
 
-
 MANY = 64  # classes, from which on a CPU is faster to write one entry than to choose it among all
 
 
@@ -48,7 +47,7 @@ class JaxArrays(Compiled, ArrayFunctions):
         return values.at[index].get(out_sharding=jax.typeof(index).sharding)
 
     def entries(self, x: Array, index: Array, axis: int) -> Array:
-        return (super() if _is_whole(x) else self).pick(x, index, axis)
+        return super().pick(x, index, axis) if _is_whole(x) else self.pick(x, index, axis)
 
     def pick(self, x: Array, index: Array, axis: int) -> Array:
         return self.sum(self.where(self.positions(x.shape[axis], axis, x) == index, x, 0.0), axis)

@@ -29,8 +29,8 @@ class Function:
     """What an operation computes. Floats enter as float64, and each result is rounded once, to its dtype.
 
     JAX differentiates ``compute``, any number of times and in either mode. ``fast``, which is not differentiated, has
-    the same values; of the arrays and upstream gradients ``slopes`` makes the gradient to the first array. All is linear
-    in the last arrays, ``linear`` in number. Of tangents, ``origin`` is the function, and which arrays these belong to.
+    the same values; ``slopes`` makes the gradient to the first array, given all and the upstream gradients. All is
+    linear in the last arrays, ``linear`` in number. Of tangents, ``origin`` is the function and whose they are.
     """
 
     def __init__(
@@ -142,14 +142,14 @@ batching.primitive_batchers[_operation] = _map
 
 def run(f: Function, *arrays: Array) -> list[Array]:
     """Return the results of the function."""
-    axes = frozenset[str]().union(*map(_varying, arrays))
+    axes = frozenset[Any]().union(*map(_varying, arrays))
     return _operation.bind(*(_spread(x, axes - _varying(x)) for x in arrays), f=f)  # type: ignore[no-any-return]
 
 
 def _varying(x: Array) -> frozenset[Any]:
     """Return the axes of ``shard_map`` along which an array may differ."""
     kind = jax.typeof(x)
-    return kind.mat.varying if hasattr(kind, "mat") else kind.vma
+    return frozenset(kind.mat.varying if hasattr(kind, "mat") else kind.vma)
 
 
 def _spread(x: Array, axes: frozenset[Any]) -> Array:

@@ -18,8 +18,8 @@ def softmax_cross_entropy(
     """Return the spec of ``optax.softmax_cross_entropy``, its ``safe_`` form, and that ``_with_integer_labels``.
 
     row = w[label] sum_c y_c (-log q_c), with w the weight that the usual recipe multiplies by, and the label the
-    argmax of a distribution. ``where`` of the rows is the mask of our call; rows that it leaves out are 0, and the usual
-    mean counts them.
+    argmax of a distribution. ``where`` of the rows is the mask of our call; rows that it leaves out are 0, and the
+    usual mean counts them.
 
     Parameters
     ----------

@@ -69,7 +69,7 @@ def main() -> None:
             assert gradient.sharding.is_equivalent_to(z.sharding, 2), (kind, gradient.sharding)
             many = jnp.tile(Z, (1, 40))
             many = jax.device_put(many, NamedSharding(mesh, P("i")))
-            grad = jax.grad(lambda z, y: cwj.loss(SPEC, z, y))  # noqa: E731
+            grad = jax.grad(lambda z, y: cwj.loss(SPEC, z, y))
             check(f"many classes, {kind}", jax.jit(grad)(many, y), grad(jnp.tile(Z, (1, 40)), Y))
 
 

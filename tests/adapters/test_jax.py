@@ -314,7 +314,7 @@ def test_vmap_is_the_loop(kind: str) -> None:
     for jacobian in (jax.grad, jax.jacfwd):
         slopes = [jacobian(loss)(*row) for row in zip(z, t, strict=True)]
         np.testing.assert_allclose(jax.vmap(jacobian(loss))(z, t), slopes, rtol=1e-6, atol=1e-7)
-        summed = jacobian(lambda z: jax.vmap(loss)(z, t).sum())(z)  # noqa: B023
+        summed = jacobian(lambda z: jax.vmap(loss)(z, t).sum())(z)
         np.testing.assert_allclose(summed, slopes, rtol=1e-6, atol=1e-7)
 
 

@@ -122,5 +122,5 @@ def test_a_smoothing_needs_classes_and_leaves_the_label_the_most() -> None:
     assert page.compute_weighted_cross_entropy(2 / 3, 3).label_smoothing == 1
     with pytest.raises(ValueError, match="`num_classes` must be at least 2 where there is label_smoothing; got None"):
         page.compute_weighted_cross_entropy(0.1)
-    with pytest.raises(ValueError, match="`label_smoothing` must be a number from 0 to 0.6667"):
+    with pytest.raises(ValueError, match=r"`label_smoothing` must be a number from 0 to 0\.6667"):
         page.compute_weighted_cross_entropy(0.7, 3)
