@@ -45,8 +45,8 @@ def compute_weighted_cross_entropy(
 
     Examples
     --------
-    >>> compute_weighted_cross_entropy(0.1, 3)
-    SoftmaxCrossEntropy(weighting='label', label_smoothing=0.15, zero_denominator='nan', axis=-1)
+    >>> compute_weighted_cross_entropy(0.25, 2)
+    SoftmaxCrossEntropy(weighting='label', label_smoothing=0.5, zero_denominator='nan', axis=-1)
     """
     if label_smoothing:
         if num_classes is None or num_classes < 2:

@@ -20,7 +20,7 @@ with warnings.catch_warnings():
 
 import classweight.adapters.keras as cwk
 import classweight.adapters.numpy as cwn
-from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
+from classweight import SigmoidCrossEntropy
 
 from ..calls import random_call
 from ..conventions.configurations import batch, binary_batch, upstream
