@@ -42,12 +42,13 @@ class JaxArrays(Compiled, ArrayFunctions):
         return np.arange(n).reshape(class_shape(n, axis, like.ndim))
 
     def take(self, values: Array, index: Array) -> Array:
-        if _is_whole(index):
-            return super().take(values, index)
-        return values.at[index].get(out_sharding=jax.typeof(index).sharding)
+        sharding = None if _is_whole(index) else jax.typeof(index).sharding
+        return values.at[index].get(mode="promise_in_bounds", out_sharding=sharding)
 
     def entries(self, x: Array, index: Array, axis: int) -> Array:
-        return super().pick(x, index, axis) if _is_whole(x) else self.pick(x, index, axis)
+        if _is_whole(x):
+            return jnp.take_along_axis(x, index, axis, mode="promise_in_bounds")
+        return self.pick(x, index, axis)
 
     def pick(self, x: Array, index: Array, axis: int) -> Array:
         return self.sum(self.where(self.positions(x.shape[axis], axis, x) == index, x, 0.0), axis)

@@ -110,8 +110,10 @@ def _lower(context: Any, *values: Any, f: Function) -> Any:
 
 def _differentiate(arrays: Sequence[Array], tangents: Sequence[Any], f: Function) -> Any:
     which = tuple(i for i, x in enumerate(tangents) if type(x) is not ad.Zero and xp.kind(arrays[i]) == "f")
-    along = [tangents[i] for i in which]
-    return _operation.bind(*arrays, f=f), _operation.bind(*arrays, *along, f=_tangents(f, which))
+    results, along = _operation.bind(*arrays, f=f), [tangents[i] for i in which]
+    if not which:  # integers alone
+        return results, [ad.Zero.from_primal_value(x) for x in results]
+    return results, _operation.bind(*arrays, *along, f=_tangents(f, which))
 
 
 def _transpose(upstream: Sequence[Any], *given: Any, f: Function) -> list[Any]:
