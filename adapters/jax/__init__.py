@@ -191,5 +191,6 @@ def _rows(logits: jax.Array, targets: jax.Array, axes: tuple[int, ...], kept: ja
     """Return the losses of the rows; of entries that are not kept, the probability is 0."""
     axis, mask = axes[0] if len(axes) == 1 else -1, None
     if kept is not None:
+        kept = jnp.broadcast_to(kept, logits.shape)
         logits, mask = jnp.where(kept, logits, -jnp.inf), kept.any(axis)
     return loss(conventions.softmax_cross_entropy(axis), logits, targets, mask=mask)

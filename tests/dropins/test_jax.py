@@ -107,6 +107,8 @@ def test_arguments_are_broadcast_as_optax_does() -> None:
     both("softmax_cross_entropy", z, np.eye(4, dtype=int)[:2])
     both("softmax_cross_entropy_with_integer_labels", z, np.array([[0, 3]]))
     both("softmax_cross_entropy_with_integer_labels", numbers(1, 2, 4), np.array([[0, 3], [1, 1]]))
+    where = np.array([[True, False]])
+    both("softmax_cross_entropy_with_integer_labels", numbers(1, 2, 4), np.array([[0, 3], [1, 1]]), where=where)
     both("sigmoid_binary_cross_entropy", z, np.array([0.0, 1, 0.5, 1], np.float32))
     both("sigmoid_binary_cross_entropy", numbers(4), (z > 0).astype(np.float32))
 
