@@ -69,7 +69,7 @@ def loss(
     """Return the weighted cross-entropy that ``spec`` describes, on tensors of the backend.
 
     Parameters and result are those of the backend's own adapter. On JAX float64 is used inside whatever
-    ``jax_enable_x64`` says; the loss is differentiable any number of times in reverse mode, not in forward mode.
+    ``jax_enable_x64`` says.
 
     Examples
     --------
