@@ -40,6 +40,8 @@ BLOCK, FEW_LOGITS = 1 << 15, 3 << 14
 MODERATE = 2.0**-30, 2.0**30
 # Above it a denominator has a reciprocal, as below the inverse of this.
 TINY = 1e-300
+# Of a kernel's arrays - targets, weights, what is valid, ... - those that are not float64.
+AS_THEY_ARE = 0, 2
 # Elements of a binary loss whose weights are summed at a time.
 SLICE = 1 << 18
 TARGETS = {"int64", "int32", "int8", "uint8", "float16", "bfloat16", "float32", "float64"}
@@ -305,7 +307,8 @@ def _run(
     layouts = [None if x is None else (x.shape, x.strides, x.dtype) for x in arrays]
     plan = _plan(axes_of(call), name, wide, z[1:4], g and g[1:4], apart, *layouts)
     for i in plan.spread:  # memory in which a group of axes has no single stride, or of a type that kernels do not read
-        arrays[i] = np.ascontiguousarray(np.broadcast_to(arrays[i], call.shape), np.float64)
+        spread = np.broadcast_to(arrays[i], call.shape)
+        arrays[i] = np.ascontiguousarray(spread, None if i in AS_THEY_ARE else np.float64)
     places: list[int] = [z.address, *plan.strides[0], g.address if g else 0, *plan.strides[1]]
     for x, strides in zip(arrays, plan.strides[2:], strict=True):
         places += [0 if x is None else address_of(x), *strides]
@@ -392,7 +395,7 @@ def _plan(axes: Axes, name: str, wide: bool, z: Any, g: Any, apart: bool, target
         if layout is not None:
             shape, steps, dtype = layout
             found = axes.strides(shape, tuple([step // dtype.itemsize for step in steps]))
-            if found is None or (i not in (0, 2) and dtype != np.float64):
+            if found is None or (i not in AS_THEY_ARE and dtype != np.float64):
                 spread.append(i)
                 found = axes.strides(axes.shape, tuple(np.empty(axes.shape, np.bool_).strides))
         strides.append(found)
