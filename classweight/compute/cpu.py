@@ -307,8 +307,8 @@ def _run(
     layouts = [None if x is None else (x.shape, x.strides, x.dtype) for x in arrays]
     plan = _plan(axes_of(call), name, wide, z[1:4], g and g[1:4], apart, *layouts)
     for i in plan.spread:  # memory in which a group of axes has no single stride, or of a type that kernels do not read
-        spread = np.broadcast_to(arrays[i], call.shape)
-        arrays[i] = np.ascontiguousarray(spread, None if i in AS_THEY_ARE else np.float64)
+        broadcast = np.broadcast_to(arrays[i], call.shape)
+        arrays[i] = np.ascontiguousarray(broadcast, None if i in AS_THEY_ARE else np.float64)
     places: list[int] = [z.address, *plan.strides[0], g.address if g else 0, *plan.strides[1]]
     for x, strides in zip(arrays, plan.strides[2:], strict=True):
         places += [0 if x is None else address_of(x), *strides]
