@@ -57,7 +57,9 @@ class Memory(NamedTuple):
 
 
 def memory_of(x: np.ndarray[Any, Any]) -> Memory:
-    """Return an array's memory."""
+    """Return an array's memory, or a copy's where a kernel could not read it: bytes swapped, or numbers not aligned."""
+    if not (x.flags.aligned and x.dtype.isnative):
+        x = x.astype(x.dtype.newbyteorder("="))
     size = x.itemsize
     address = x.__array_interface__["data"][0]
     return Memory(address, x.shape, tuple([n // size for n in x.strides]), x.dtype.name, x)
@@ -140,11 +142,12 @@ def loss_and_grad(call: Call, upstream: Any = None, *, gradient: bool = True) ->
         return closed_form.loss_and_grad(host, call, upstream, gradient=gradient)
     if upstream is not None:
         upstream = closed_form.scale_of(host, call, upstream)
-    memory, slopes = _readable(call, z), np.empty(z.shape, z.dtype) if gradient else None
+    memory, dtype = _readable(call, z), z.dtype.newbyteorder("=")
+    slopes = np.empty(z.shape, dtype) if gradient else None
     value = evaluate(call, memory, None if slopes is None else memory_of(slopes), upstream, threads.of_numpy())
     if isinstance(value, np.ndarray) and value.dtype != np.float64:
-        return value.view(z.dtype).reshape(call.loss_shape(host)), slopes
-    return closed_form.round_once(host, np.asarray(value), z.dtype).reshape(
+        return value.view(dtype).reshape(call.loss_shape(host)), slopes
+    return closed_form.round_once(host, np.asarray(value), dtype).reshape(
         call.loss_shape(host) if each(call) else ()
     ), slopes
 
@@ -163,9 +166,9 @@ def loss_parts(call: Call) -> tuple[Any, Any]:
 
 def _readable(call: Call, z: np.ndarray[Any, Any]) -> Memory:
     memory = memory_of(z)
-    if z.flags.aligned and z.dtype.isnative and axes_of(call).strides(memory.shape, memory.strides) is not None:
+    if axes_of(call).strides(memory.shape, memory.strides) is not None:
         return memory
-    return memory_of(np.ascontiguousarray(z, z.dtype.newbyteorder("=")))
+    return memory_of(np.ascontiguousarray(memory.owner))
 
 
 def parts(call: Call, z: Memory, team: threads.Team) -> tuple[np.float64, np.float64]:
@@ -298,7 +301,7 @@ def _run(
     if call.hard:
         targets = np.expand_dims(targets, call.axis)
     target_type = targets.dtype.name
-    if target_type not in _TARGETS or not (targets.flags.aligned and targets.dtype.isnative):
+    if target_type not in _TARGETS:
         target_type = "int64" if call.hard else "float64"
     if target_type == "bool":
         target_type = "uint8"
