@@ -58,9 +58,14 @@ class Memory(NamedTuple):
 
 
 def memory_of(x: np.ndarray[Any, Any]) -> Memory:
-    """Return an array's memory."""
+    """Return an array's memory, or a copy's where a kernel could not read it: bytes swapped, or numbers not aligned."""
+    x = _readable_array(x)
     size = x.itemsize
     return Memory(address_of(x), x.shape, tuple([n // size for n in x.strides]), _name(x.dtype), x)
+
+
+def _readable_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return x if x.flags.aligned and x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
 
 
 def address_of(x: np.ndarray[Any, Any]) -> int:
@@ -150,11 +155,12 @@ def loss_and_grad(call: Call, upstream: Any = None, *, gradient: bool = True) ->
         return closed_form.loss_and_grad(host, call, upstream, gradient=gradient)
     if upstream is not None:
         upstream = closed_form.scale_of(host, call, upstream)
-    memory, slopes = _readable(call, z), np.empty(z.shape, z.dtype) if gradient else None
+    memory, dtype = _readable(call, z), z.dtype.newbyteorder("=")
+    slopes = np.empty(z.shape, dtype) if gradient else None
     value = evaluate(call, memory, None if slopes is None else memory_of(slopes), upstream, threads.of_numpy())
     if isinstance(value, np.ndarray) and value.dtype != np.float64:
-        return value.view(z.dtype).reshape(call.loss_shape(host)), slopes
-    return closed_form.round_once(host, np.asarray(value), z.dtype).reshape(
+        return value.view(dtype).reshape(call.loss_shape(host)), slopes
+    return closed_form.round_once(host, np.asarray(value), dtype).reshape(
         call.loss_shape(host) if each(call) else ()
     ), slopes
 
@@ -173,9 +179,9 @@ def loss_parts(call: Call) -> tuple[Any, Any]:
 
 def _readable(call: Call, z: np.ndarray[Any, Any]) -> Memory:
     memory = memory_of(z)
-    if z.flags.aligned and z.dtype.isnative and axes_of(call).strides(memory.shape, memory.strides) is not None:
+    if axes_of(call).strides(memory.shape, memory.strides) is not None:
         return memory
-    return memory_of(np.ascontiguousarray(z, z.dtype.newbyteorder("=")))
+    return memory_of(np.ascontiguousarray(memory.owner))
 
 
 def parts(call: Call, z: Memory, team: threads.Team) -> tuple[np.float64, np.float64]:
@@ -303,6 +309,7 @@ def _run(
         else:
             factor = float(upstream)
     arrays = [targets, weight, lowered.valid, each_factor, column, row]
+    arrays = [None if x is None else _readable_array(x) for x in arrays]
     apart = g is not None and g.address == z.address
     layouts = [None if x is None else (x.shape, x.strides, x.dtype) for x in arrays]
     plan = _plan(axes_of(call), name, wide, z[1:4], g and g[1:4], apart, *layouts)
@@ -350,7 +357,7 @@ def _targets(call: Call) -> np.ndarray[Any, Any]:
     targets = call.targets
     if targets.dtype == np.bool_:
         targets = targets.view(np.uint8)
-    if _name(targets.dtype) not in TARGETS or not (targets.flags.aligned and targets.dtype.isnative):
+    if _name(targets.dtype) not in TARGETS:
         targets = targets.astype(np.int64 if call.hard else np.float64)
     return np.expand_dims(targets, call.axis) if call.hard else targets
 
