@@ -1175,18 +1175,33 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
                 if fixed:
                     used_pos, used_neg = _shifted(all_pos, start), _shifted(all_neg, start)
                 by_label = q[OPTIONS] & BY_LABEL != 0
-                xs, ts, gs = x, t, g
-                if flat:
-                    xs, ts = _at(q[Z], n, 0, first, 0, like), _at(q[T], n, 0, first, 0, like)
-                    xs, ts = _shifted(xs, start), _shifted(ts, start)
-                    if wanted:
-                        gs = _shifted(_at(q[G], n, 0, first, 0, like), start)
-                part, bad = _elements(
-                    xs, ts, used_pos, used_neg, ups, up, keep, spread, by_label, shrunk, gs, losses, count * width
-                )
-                total += part
-                if bad:
-                    _fetch_add(counters, BAD)
+                # Whole vectors where they lie, then what is left over, of memory with room for a whole one.
+                n_all, done = count * width, 0
+                zs, given = _at(q[Z], n, 0, first, 0, like), _at(q[T], n, 0, first, 0, like)
+                while done < n_all:
+                    m = n_all // VECTORS * VECTORS if done == 0 and n_all >= VECTORS else n_all - done
+                    xs, ts, gs = _shifted(x, done), _shifted(t, done), _shifted(g, done)
+                    apart = flat and m % VECTORS == 0
+                    if apart:
+                        xs, ts = _shifted(zs, start), _shifted(given, start)
+                        if wanted:
+                            gs = _shifted(_at(q[G], n, 0, first, 0, like), start)
+                    elif flat:
+                        for c in range(m):
+                            _put(xs, c, _read(zs, start + done + c, like))
+                            _put(ts, c, _read(given, start + done + c, like))
+                    part, bad = _elements(
+                        xs, ts, _shifted(used_pos, done), _shifted(used_neg, done), _shifted(ups, done), up,
+                        keep, spread, by_label, shrunk, gs, _shifted(losses, done), m
+                    )  # fmt: skip
+                    if flat and not apart and wanted:
+                        to = _shifted(_at(q[G], n, 0, first, 0, like), start)
+                        for c in range(m):
+                            _put(to, done + c, _get(gs, c, like))
+                    total += part
+                    done += m
+                    if bad:
+                        _fetch_add(counters, BAD)
                 for j in range(count):
                     r, at = first + j, j * width
                     o, i = r // inner, r % inner
