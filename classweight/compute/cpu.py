@@ -443,6 +443,7 @@ class Repeated:
         self.call = replace(call, logits=z._replace(owner=None), targets=None, class_weight=None)
         self.by_class = getattr(f, "by_target", None)
         self.by_target = 0 if self.by_class is None else address_of(self.by_class)
+        self.weights = lowered.w if call.hard else None  # before smoothing
         self.buffers: list[tuple[Array, int]] = []
         self.looks, self.factor = call.spec.ignore_index is not None if call.hard else False, 0.0 if g is None else 1.0
         arrays = (targets, None, None, None, self.column, self.row)
@@ -476,7 +477,7 @@ class Repeated:
         ``z``, ``g`` and ``y`` are addresses of logits, gradient and targets; ``w`` are weights instead of the call's.
         """
         by_target, plan, k = self.by_target if w is None else address_of(w), self.plan, kernels()
-        w = self.by_class if w is None else w
+        w = self.weights if w is None else w
         if self.looks and np.minimum.reduce(targets, None) < 0:
             return None
         try:
