@@ -69,7 +69,7 @@ def log_of_softmax() -> None:
 def invalid_weights() -> None:
     logits, labels = np.array([[2.0, -1, 0.5], [0, 1, 2]]), np.array([0, 1])
     assert np.isfinite(native(logits, labels, np.array([-1.0, 3, 1])))
-    with pytest.raises(ValueError, match="`class_weight` must be a finite number >= 0"):
+    with pytest.raises(ValueError, match="`weights` must be a finite number >= 0"):
         conventions.onnx.softmax_cross_entropy_loss([-1, 3, 1])
 
 

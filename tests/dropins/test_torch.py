@@ -410,7 +410,7 @@ def test_constructors_are_the_native_ones(name: str) -> None:
 
 
 def test_modules_refuse_what_only_we_refuse() -> None:
-    with pytest.raises(ValueError, match="`class_weight` must be finite and >= 0"):
+    with pytest.raises(ValueError, match="`weight` must be finite and >= 0"):
         cwt.CrossEntropyLoss(weight=torch.tensor([1.0, -1]))(tensor(1, 2), torch.tensor([0]))
 
 
