@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..call import Call, prepare
-from ..compute import closed_form
-from ..compute.arrays import ArrayFunctions
+from ..call import Call
+from ..compute import cpu
 from ..errors import refuse
 from ..spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 __all__ = ["loss", "loss_and_grad", "loss_parts"]
 
 Spec = SoftmaxCrossEntropy | SigmoidCrossEntropy
-_xp = ArrayFunctions(np)
 
 
 def _prepare(spec: Spec, logits: npt.ArrayLike, validate: bool | None, *arguments: Any) -> Call:
@@ -27,7 +25,7 @@ def _prepare(spec: Spec, logits: npt.ArrayLike, validate: bool | None, *argument
         logits = np.asarray(logits)
     except (TypeError, ValueError):
         refuse("logits", "be numbers in a regular shape", type(logits).__name__, error=TypeError)
-    return prepare(_xp, spec, logits, *arguments, check_values=validate is not False)
+    return cpu.prepare(spec, logits, *arguments, check_values=validate is not False)
 
 
 def loss(
@@ -52,14 +50,15 @@ def loss(
         Integers in the logits' shape without the class axis, or a distribution (real or bool, entries >= 0) in the
         logits' shape. For a binary loss: numbers >= 0, 0 or 1 or between, in the logits' shape.
     sample_weight : array, optional
-        Finite and >= 0; a scalar or of a shape that is a prefix of the position shape, spread over the rest. It
-        multiplies the class weight.
+        Finite, of either sign; a scalar or of a shape that is a prefix of the position shape, spread over the rest.
+        It multiplies the class weight.
     class_weight : array of shape (C,), optional
-        Used instead of the spec's. For a binary loss a pair (negative, positive).
+        Used instead of the spec's: finite, of either sign. For a binary loss a pair (negative, positive).
     mask : array of bool, optional
         False where a position is ignored; a prefix of the position shape.
     denominator : float, optional
-        What a mean divides by instead of its own denominator: the whole batch's, when this is a part of it.
+        What a mean divides by instead of its own denominator: the whole batch's, when this is a part of it. Finite, and
+        of either sign, as a sum of weights is.
     validate : bool, optional
         False skips looking at the values: a bad row then is NaN, never a wrong number.
 
@@ -71,7 +70,7 @@ def loss(
     Raises
     ------
     ValueError
-        Shapes that do not fit, a class index out of range (an IndexError too), weights that are negative or not finite.
+        Shapes that do not fit, a class index out of range (an IndexError too), weights that are not finite.
     TypeError
         Logits that are not floating point, targets or weights that are no numbers.
 
@@ -86,7 +85,7 @@ def loss(
     """
     call = _prepare(spec, logits, validate, targets, sample_weight, class_weight, mask, denominator)
     with np.errstate(all="ignore"):
-        return closed_form.loss_and_grad(_xp, call, gradient=False)[0][()]
+        return cpu.loss_and_grad(call, gradient=False)[0][()]
 
 
 def loss_parts(
@@ -105,7 +104,7 @@ def loss_parts(
     """
     call = _prepare(spec, logits, validate, targets, sample_weight, class_weight, mask)
     with np.errstate(all="ignore"):
-        numerator, denominator = closed_form.loss_parts(_xp, call)
+        numerator, denominator = cpu.loss_parts(call)
     return numerator[()], denominator[()]
 
 
@@ -137,5 +136,5 @@ def loss_and_grad(
     """
     call = _prepare(spec, logits, validate, targets, sample_weight, class_weight, mask, denominator)
     with np.errstate(all="ignore"):
-        value, gradient = closed_form.loss_and_grad(_xp, call, upstream)
+        value, gradient = cpu.loss_and_grad(call, upstream)
     return value[()], gradient

@@ -18,6 +18,7 @@ from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 Shape = tuple[Any, ...]
 WEIGHTS = "be finite and >= 0"
+FINITE = "be finite"
 _LARGEST = np.finfo(np.float64).max
 _numpy = ArrayFunctions(np)
 # The unsigned type of a floating type's bits, and those of infinity.
@@ -28,7 +29,7 @@ _INFINITY: dict[Any, tuple[Any, int]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """The arguments of one call as native arrays that fit each other.
 
@@ -117,8 +118,9 @@ def prepare(
     denominator: Any = None,
     *,
     check_values: bool,
+    targets_later: bool = False,
 ) -> Call:
-    """Return the checked call.
+    """Return the checked call; a kernel that sees bad targets itself has them checked ``targets_later``, if at all.
 
     Raises
     ------
@@ -156,12 +158,15 @@ def prepare(
         weights = _weight_pair(xp, class_weight, logits, shape)
     if denominator is not None:
         denominator = _denominator(xp, spec, denominator, logits, check_values)
-    none_ignored = check_values and _check_values(
-        xp, spec, shape, axis, targets, sample_weight, weights if class_weight is not None else None, mask
-    )
-    return Call(
-        spec, logits, targets, sample_weight, weights, mask, denominator, check_values, shape, axis, none_ignored
-    )
+    if check_values:
+        for weight in () if class_weight is None else weights if isinstance(weights, tuple) else (weights,):
+            _check_finite("class_weight", xp.to_numpy(weight))
+        if sample_weight is not None:
+            _check_finite("sample_weight", xp.to_numpy(sample_weight))
+    call = Call(spec, logits, targets, sample_weight, weights, mask, denominator, check_values, shape, axis)
+    if check_values:
+        call.none_ignored = (_is_none_ignored if targets_later else check_targets)(xp, call)
+    return call
 
 
 def _position_axis(spec: Any, shape: Shape, axis: int) -> int | None:
@@ -245,11 +250,11 @@ def _check_broadcast(weight: Shape, shape: Shape) -> None:
 def _denominator(xp: Arrays, spec: Any, denominator: Any, logits: Array, check_values: bool) -> Any:
     if not spec.reduction.startswith("mean"):
         refuse("denominator", "be None unless the reduction is a mean", f"{denominator!r} with {spec.reduction!r}")
-    expected = "be a finite number >= 0, or a scalar array of one"
+    expected = "be a finite number, or a scalar array of one"
     if isinstance(denominator, int | float) and not isinstance(denominator, bool):
-        if abs(denominator) >= 1 << 1023 and denominator != math.inf:
+        if abs(denominator) >= 1 << 1023 and abs(denominator) != math.inf:
             refuse("denominator", expected, "more than float64 holds")
-        if not 0 <= denominator < math.inf:
+        if not math.isfinite(denominator):
             refuse("denominator", expected, float(denominator))
         return float(denominator)
     array = xp.asarray(denominator, logits, "denominator")
@@ -257,26 +262,19 @@ def _denominator(xp: Arrays, spec: Any, denominator: Any, logits: Array, check_v
         refuse("denominator", expected, _described(xp, array))
     array = xp.detach(xp.astype(array, xp.wide))
     if not check_values:
-        return xp.where((array >= 0) & (array < math.inf), array, math.nan)
-    if not 0 <= float(xp.to_numpy(array)) < math.inf:
+        return xp.where(abs(array) < math.inf, array, math.nan)
+    if not math.isfinite(float(xp.to_numpy(array))):
         refuse("denominator", expected, float(xp.to_numpy(array)))
     return array
 
 
-def _check_values(
-    xp: Arrays, spec: Any, shape: Shape, axis: int, targets: Any, sample_weight: Any, class_weight: Any, mask: Any
-) -> bool:
-    """Refuse bad values; return whether it was seen that no target is the ignored one."""
-    for weight in class_weight if isinstance(class_weight, tuple) else (class_weight,):
-        if weight is not None:
-            _check_weights("class_weight", xp.to_numpy(weight))
-    if sample_weight is not None:
-        _check_weights("sample_weight", xp.to_numpy(sample_weight))
-    targets, hard, low = xp.to_numpy(targets), len(targets.shape) < len(shape), 0
-    high: float = shape[axis] - 1 if hard else _LARGEST
-    ignored = spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label
+def check_targets(xp: Arrays, call: Call) -> bool:
+    """Refuse bad targets; return whether it was seen that none is the ignored one."""
+    spec, targets, low = call.spec, xp.to_numpy(call.targets), 0
+    high: float = call.num_classes - 1 if call.hard else _LARGEST
+    ignored = _ignored(spec)
     # One or two reductions settle the common case; NaN fails all comparisons.
-    if hard:
+    if call.hard:
         good = targets.size == 0 or (
             np.minimum.reduce(targets, None) >= low and np.maximum.reduce(targets, None) <= high
         )
@@ -284,8 +282,9 @@ def _check_values(
         good = are_weights(targets)
     if good:
         return ignored is None or not low <= ignored <= high
-    expected, bad = bad_targets(_numpy, spec, targets, None if mask is None else xp.to_numpy(mask), shape, axis)
-    _refuse_first("targets", expected, targets, bad, TargetIndexError if hard else ValueError)
+    mask = None if call.mask is None else xp.to_numpy(call.mask)
+    expected, bad = bad_targets(_numpy, spec, targets, mask, call.shape, call.axis)
+    _refuse_first("targets", expected, targets, bad, TargetIndexError if call.hard else ValueError)
     return False
 
 
@@ -294,7 +293,7 @@ def bad_targets(
 ) -> tuple[str, Array]:
     """Return what targets must be, and where they are not, unless ignored or masked; in their own shape."""
     hard = len(targets.shape) < len(shape)
-    ignored = spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label
+    ignored = _ignored(spec)
     bad = ~((targets >= 0) & (targets <= shape[axis] - 1)) if hard else bad_weights(targets)
     if ignored is not None:
         bad = bad & ~xp.equal(targets, ignored)
@@ -310,7 +309,34 @@ def bad_weights(values: Array) -> Array:
     return ~((values >= 0) & (values <= _LARGEST))
 
 
+def infinite(values: Array) -> Array:
+    """Return where numbers are not what `FINITE` says."""
+    return ~(abs(values) <= _LARGEST)
+
+
+def _ignored(spec: Any) -> int | None:
+    return spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label  # type: ignore[no-any-return]
+
+
+def _is_none_ignored(xp: Arrays, call: Call) -> bool:
+    """Whether it is seen at a glance that no target is the ignored one."""
+    ignored = _ignored(call.spec)
+    if ignored is None or not call.hard or ignored >= 0:
+        return ignored is None
+    targets = xp.to_numpy(call.targets)
+    return targets.size == 0 or bool(np.minimum.reduce(targets, None) >= 0)
+
+
+def _check_finite(name: str, values: np.ndarray[Any, Any]) -> None:
+    """Refuse weights of a loss that are infinite or NaN."""
+    with np.errstate(invalid="ignore"):  # bfloat16 warns of a NaN that it compares
+        bad = infinite(values)
+    if bad.any():
+        _refuse_first(name, FINITE, values, bad, ValueError)
+
+
 def _check_weights(name: str, values: np.ndarray[Any, Any]) -> None:
+    """Refuse what cannot be counted: shares, and numbers of labels, that are negative or not finite."""
     if not are_weights(values):
         _refuse_first(name, WEIGHTS, values, bad_weights(values), ValueError)
 

@@ -129,21 +129,41 @@ def _softmax(spec: SoftmaxCrossEntropy, z: Float, a: Float, eps: float) -> tuple
     elif spec.inputs == "log_probs":
         losses, slopes = -z, -a
     else:
-        p = z / z.sum(-1, keepdims=True) if spec.renormalize == "before" else z
-        low = 0.0 if spec.clip is None else eps if spec.clip == "dtype" else spec.clip
-        inside = (p >= low) & (p <= 1 - low) if spec.clip is not None else np.full(p.shape, True)
-        u = np.clip(p, low, 1 - low) if spec.clip is not None else p
-        f = u / u.sum(-1, keepdims=True) if spec.renormalize == "after" else u
-        losses = -np.log(f)
+        # Without a clip, to divide before it and after it is one.
+        first = spec.renormalize == "before" or (spec.renormalize == "after" and spec.clip is None)
+        before = _divisor(z) if first else 1.0
+        p = z / before
+        u, clipped = _clip(spec, p, eps)
+        after = _divisor(u) if spec.renormalize == "after" and not first else 1.0
+        losses = -np.log(u / after)
         # L = -sum a log u + A log sum u: the second term only where a renormalization divides by the sum.
-        slopes = np.where(a == 0, 0.0, -a / u)
-        if spec.renormalize == "after":
-            slopes = slopes + total / u.sum(-1, keepdims=True)
-        slopes = np.where(inside, slopes, 0.0)
-        if spec.renormalize == "before":
-            slopes = (slopes - (slopes * p).sum(-1, keepdims=True)) / z.sum(-1, keepdims=True)
+        slopes = np.where(a == 0, 0.0, -a / _of_log(u))
+        if spec.renormalize == "after" and not first:
+            slopes = slopes + total / after
+        slopes = np.where(clipped, 0.0, slopes)
+        if first:
+            slopes = (slopes - np.where(slopes == 0, 0.0, slopes * p).sum(-1, keepdims=True)) / before
     rows = (a * np.where(a == 0, 0.0, losses)).sum(-1)
     return rows, np.where(alive, slopes, 0.0)
+
+
+def _clip(spec: SoftmaxCrossEntropy | SigmoidCrossEntropy, p: Float, eps: float) -> tuple[Float, Any]:
+    """Return the probabilities as they are clipped, and where they were."""
+    if spec.clip is None:
+        return p, np.full(p.shape, False)
+    low = eps if spec.clip == "dtype" else spec.clip
+    return np.clip(p, low, 1 - low), (p < low) | (p > 1 - low)
+
+
+def _divisor(p: Float) -> Float:
+    """Return what a row is divided by to add up to 1; NaN where nothing makes it do so."""
+    total = p.sum(-1, keepdims=True)
+    return np.where((total == 0) | np.isinf(total), np.nan, total)
+
+
+def _of_log(p: Float) -> Float:
+    """Return what the slope of log p divides by, NaN where there is no log p."""
+    return np.where(p < 0, np.nan, np.abs(p))
 
 
 def sigmoid_terms(
@@ -182,13 +202,13 @@ def _sigmoid(spec: SigmoidCrossEntropy, z: Float, pos: Float, neg: Float, eps: f
         loss_pos, loss_neg = np.logaddexp(0.0, -z), np.logaddexp(0.0, z)
         slope_pos, slope_neg = -np.exp(-loss_neg), np.exp(-loss_pos)
     elif spec.inputs == "probs":
-        low = 0.0 if spec.clip is None else eps if spec.clip == "dtype" else spec.clip
-        p = np.clip(z, low, 1 - low) if spec.clip is not None else z
+        p, clipped = _clip(spec, z, eps)
         loss_pos, loss_neg = -np.log(p), -np.log1p(-p)
-        slope_pos, slope_neg = np.where(p == z, -1 / p, 0.0), np.where(p == z, 1 / (1 - p), 0.0)
+        slope_pos, slope_neg = (np.where(clipped, 0.0, g) for g in (-1 / _of_log(p), 1 / _of_log(1 - p)))
     else:
-        loss_pos, loss_neg = -z, -np.where(z > -np.log(2), np.log(-np.expm1(z)), np.log1p(-np.exp(z)))
-        slope_pos, slope_neg = -np.ones_like(z), np.exp(z) / -np.expm1(z)
+        not_p = np.where(z > 0, np.nan, -np.expm1(z))  # there is no 1 - p where p is above 1
+        loss_pos, loss_neg = -z, -np.where(z > -np.log(2), np.log(not_p), np.log1p(-np.exp(z)))
+        slope_pos, slope_neg = -np.ones_like(z), np.exp(z) / np.abs(not_p)
     rows = pos * np.where(pos == 0, 0.0, loss_pos) + neg * np.where(neg == 0, 0.0, loss_neg)
     slopes = pos * np.where(pos == 0, 0.0, slope_pos) + neg * np.where(neg == 0, 0.0, slope_neg)
     return rows, np.where(alive, slopes, 0.0)

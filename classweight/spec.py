@@ -134,7 +134,8 @@ class SoftmaxCrossEntropy(Spec):
     Parameters
     ----------
     class_weight : None, array-like of shape (C,), or mapping class -> weight
-        Finite and >= 0; held as float64. A mapping must name every class unless `missing_class_weight` is a number.
+        Finite, of either sign; held as float64. A mapping must name every class unless `missing_class_weight` is a
+        number.
     missing_class_weight : "error" or float
         What a class absent from the mapping weighs (Keras 3: 1.0).
     weighting : "term", "label" or "expected"
@@ -152,7 +153,9 @@ class SoftmaxCrossEntropy(Spec):
     axis : int
         The class axis. 1-d logits are one position whatever it says.
     inputs : "logits", "log_probs" or "probs"
-        What is handed in; the gradient is with respect to it.
+        What is handed in; the gradient is with respect to it. Where a number is no probability, a term that does not
+        exist - log of p below 0, log(1 - p) of p above 1, anything of a row that its sum cannot divide - is NaN if it
+        counts. Log-probabilities of a softmax may be any numbers.
     clip : None, float or "dtype"
         Probabilities are clipped to [clip, 1 - clip]; "dtype" is the input type's eps. The gradient is 0 where clipped.
     renormalize : None, "before" or "after"
@@ -195,7 +198,9 @@ class SoftmaxCrossEntropy(Spec):
         if self.class_weight is not None:
             self._set("class_weight", _class_weight(self.class_weight))
         if not _is_choice(self.missing_class_weight, "error"):
-            weight = _number("missing_class_weight", self.missing_class_weight, f"be 'error' or {_WEIGHT}", _is_weight)
+            weight = _number(
+                "missing_class_weight", self.missing_class_weight, f"be 'error' or {_WEIGHT}", math.isfinite
+            )
             self._set("missing_class_weight", weight)
         if self.ignore_index is not None:
             self._set("ignore_index", _integer("ignore_index", self.ignore_index, "be an int or None"))
@@ -248,7 +253,7 @@ class SigmoidCrossEntropy(Spec):
     Parameters
     ----------
     class_weight : None or pair (negative, positive)
-        Each a float or an array-like that broadcasts against the logits by NumPy's rule. Finite and >= 0.
+        Each a float or an array-like that broadcasts against the logits by NumPy's rule. Finite, of either sign.
     weighting : "term" or "label"
         Where the class weight enters, as above.
     ignore_label : int or None
@@ -314,11 +319,7 @@ def from_dict(description: Mapping[str, Any]) -> SoftmaxCrossEntropy | SigmoidCr
     return kinds[description["loss"]].from_dict(description)
 
 
-_WEIGHT = "a finite number >= 0"
-
-
-def _is_weight(value: float) -> bool:
-    return 0 <= value < math.inf
+_WEIGHT = "a finite number"
 
 
 def _is_choice(value: object, *choices: object) -> bool:
@@ -367,7 +368,7 @@ def _class_weight(weight: Any) -> tuple[Any, ...]:
         return tuple(array.tolist())
     expected = f"map each class to {_WEIGHT}"
     pairs = [
-        (_integer("class_weight", key, "have int keys"), _number("class_weight", value, expected, _is_weight))
+        (_integer("class_weight", key, "have int keys"), _number("class_weight", value, expected, math.isfinite))
         for key, value in weight
     ]
     if len({key for key, _ in pairs}) != len(pairs):
@@ -389,7 +390,7 @@ def _weights(weight: Any) -> npt.NDArray[np.float64]:
     if array.dtype.kind not in "iuf" and array.size:
         refuse("class_weight", "be real numbers", f"dtype {array.dtype}", error=TypeError)
     array = array.astype(np.float64) + 0.0
-    bad = np.argwhere(~((array >= 0) & np.isfinite(array)))
+    bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         where = f"at index {tuple(bad[0].tolist())}" if array.ndim else ""
         refuse("class_weight", f"be {_WEIGHT}", array[tuple(bad[0])], where)

@@ -58,6 +58,7 @@ def inputs() -> Iterator[Draft]:
         yield draft(f"probs-zero-elsewhere-{end}", spec, [[0, 0.5, 0.5]], [[0, 1.0, 0]], dtype, flags=_NO_TERM)
         tiny = [[1 - 2**-20, 2**-20], [2**-30, 1 - 2**-24]]
         yield draft(f"probs-near-1-{end}", spec, tiny, [0, 1], dtype, flags=("ConfidentTarget",))
+        yield from _no_probabilities(end, dtype, fields)
     for dtype in ("float16", "bfloat16", "float64"):
         spec = Softmax(inputs="probs", clip="dtype", reduction="none")
         flags = ("ProbabilityClip",)
@@ -67,6 +68,54 @@ def inputs() -> Iterator[Draft]:
     error = ("ValueError", "renormalize")
     yield draft("renormalized-logits", {**softmax, "renormalize": "after"}, Z, T, error=error)
     yield draft("clip-of-half", {**softmax, "inputs": "probs", "clip": 0.5}, P, T, error=("ValueError", "clip", "0.5"))
+
+
+def _no_probabilities(end: str, dtype: str, fields: dict[str, Any]) -> Iterator[Draft]:
+    """Cover numbers that are no probabilities: a term that does not exist is NaN, or silent where it counts 0."""
+    flags = ("NoProbability",)
+    up = uniform("upstream-no-probability", 12)
+    x = [[-0.25, 0.5, 0.75], [0.5, -0.25, 0.75], [INF, 0.5, 0.25], [0.5, INF, -INF], [1.5, 0.25, 0.5], [0.25, NAN, -2]]
+    spec = Softmax(inputs="probs", reduction="none", **fields)
+    yield draft(f"no-probs-index-{end}", spec, x, [0] * 6, dtype, flags=flags, upstream=up[:6])
+    soft = [[0.5, 0.5, 0], [0.5, 0, 0.5], [0.5, 0.5, 0], [0.5, 0.5, 0], [0.5, 0.25, 0.25], [0.5, 0, 0]]
+    yield draft(f"no-probs-soft-{end}", spec, x, soft, dtype, flags=flags, upstream=up[:6])
+    silent: dict[str, Any] = {"flags": (*flags, "ZeroWeightTimesInf"), "sample_weight": [0, 1, 0, 1, 2, 1]}
+    yield draft(f"no-probs-weight-0-{end}", Softmax(inputs="probs", **fields), x, [0] * 6, dtype, **silent)
+    spec = Softmax(inputs="probs", clip=0.1, reduction="none", **fields)
+    yield draft(f"no-probs-clip-{end}", spec, x, soft, dtype, flags=(*flags, "ProbabilityClip"), upstream=up[:6])
+    sums = [[-1, -3, -4], [0.5, -0.5, 0], [-0.25, 0.75, 0.5], [INF, 0.5, 0.25], [0, 0, 0], [0.5, NAN, 0.5], [3, 1, 4]]
+    t = [[0.5, 0.5, 0], [0.5, 0, 0], [0, 0.5, 0.5], [0, 0.5, 0.5], [0, 0, 1], [1, 0, 0], [0, 0, 0]]
+    for renormalize in ("before", "after"):
+        for clip in (None, 0.1):
+            spec = Softmax(inputs="probs", renormalize=renormalize, clip=clip, reduction="none", **fields)
+            name = f"no-probs-clip-{clip}-renormalize-{renormalize}"
+            yield draft(f"{name}-index-{end}", spec, sums, [0, 0, 1, 0, 2, 0, 1], dtype, flags=flags, upstream=up[:7])
+            yield draft(f"{name}-soft-{end}", spec, sums, t, dtype, flags=flags, upstream=up[:7])
+    spec = Softmax(inputs="probs", renormalize="after", clip=0, reduction="none", **fields)
+    yield draft(f"no-probs-clip-0-renormalize-after-{end}", spec, sums[:5], t[:5], dtype, flags=flags)
+    spec = Softmax(inputs="log_probs", reduction="none", **fields)
+    any_numbers = [[0.5, 1.5, -2], [INF, 0, -1], [INF, 0.25, NAN], [2, -INF, 3]]
+    note = "softmax's are whatever numbers they are"
+    yield draft(f"log_probs-any-{end}", spec, any_numbers, [0, 0, 1, 2], dtype, flags=flags, note=note)
+
+    x_binary = [INF, INF, -INF, -INF, 2, 2, -1, -1, NAN, 1.5, -0.5, NAN]
+    t_binary = [0.0, 1, 0, 1, 0, 1, 0, 1, 0, 0.5, 0.5, 1]
+    spec = Sigmoid(inputs="probs", reduction="none", **fields)
+    yield draft(f"no-probs-binary-{end}", spec, x_binary, t_binary, dtype, flags=flags, upstream=up)
+    spec = Sigmoid(inputs="probs", clip=0.1, reduction="none", **fields)
+    yield draft(f"no-probs-binary-clip-{end}", spec, x_binary, t_binary, dtype, flags=flags, upstream=up)
+    log_p = [0.1640625, 0.1640625, INF, INF, -INF, -INF, 3, 0.5, 0, 0, NAN, NAN]
+    t_log = [0.0, 1, 0, 1, 0, 1, 0.5, 0.25, 0, 1, 0, 1]
+    spec = Sigmoid(inputs="log_probs", reduction="none", **fields)
+    yield draft(f"no-log_probs-binary-{end}", spec, log_p, t_log, dtype, flags=flags, upstream=up)
+    for kind, values in (("probs", [1.5, -0.5, INF, -INF]), ("log_probs", [1.5, INF, 0.25, NAN])):
+        spec = Sigmoid(inputs=kind, class_weight=(0, 2), reduction="none", **fields)
+        silent = {"flags": (*flags, "ZeroCoefficientTimesInf"), "upstream": up[:4]}
+        yield draft(f"no-{kind}-binary-weight-0-{end}", spec, values, [0.0, 0, 0.5, 0], dtype, **silent)
+        row = [[0.5, 0.25], values[:2]] if kind == "probs" else [[-0.5, -0.25], values[:2]]
+        spec = Sigmoid(inputs=kind, average_outputs=True, reduction="sum", **fields)
+        part: dict[str, Any] = {"flags": (*flags, "ZeroWeightTimesInf"), "sample_weight": [1, 0]}
+        yield draft(f"no-{kind}-binary-averaged-{end}", spec, row, [[1.0, 0], [0, 1]], dtype, **part)
 
 
 _NO_TERM = ("ZeroCoefficientTimesInf",)

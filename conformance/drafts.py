@@ -16,7 +16,7 @@ from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy, from_dict
 from .budgets import LARGEST, budgets
 from .cases import TypedArray, brief
 from .floats import FORMATS
-from .oracle import Truth, evaluate
+from .oracle import DIGITS, Truth, evaluate
 from .refusals import refusal
 
 Spec = SoftmaxCrossEntropy | SigmoidCrossEntropy
@@ -179,12 +179,18 @@ def expected_numbers(
     for name, value in (published or {}).items():
         _check_published(getattr(truth, name), value)
     rule = _rule(spec, logits, targets, plain)
+    one_term = rule == "rounded"
+    with mp.workdps(DIGITS):
+        if one_term and not _is_size(truth.loss.ravel(), truth.loss_magnitude.ravel()):
+            rule = "exact"  # rows of both signs, or weights of a denominator, cancel
     case: dict[str, Any] = {"rule": rule}
     if rule == "budget":
         loss, gradient = _budget(spec, logits)
         case["budget"] = {"loss": loss, "gradient": gradient}
     case["expected"] = {"loss": _numbers(truth.loss), "gradient": _numbers(truth.gradient)}
     for name, magnitude in _magnitudes(spec, rule, truth).items():
+        if one_term and name == "gradient":
+            continue
         case["expected"][name]["magnitude"] = [mp.nstr(x, 6) for x in magnitude.ravel()]
     return case
 

@@ -25,7 +25,8 @@ Numbers = npt.NDArray[np.object_]
 class Truth:
     """Loss, gradient and their magnitudes as arrays of mpf.
 
-    ``gradient_scale`` is A_i, the sum of a row's coefficients, times the upstream gradient and over the denominator.
+    ``gradient_scale`` is the sum of a row's |a_ic|, times the upstream gradient and over the denominator. Where weights
+    of both signs cancel in a denominator, all magnitudes are that much larger, for its error is in every number.
     """
 
     loss: Numbers
@@ -42,6 +43,7 @@ class Row:
     inputs: list[tuple[int, ...]]
     valid: bool
     weight: Any
+    weight_magnitude: Any
     loss: Any
     loss_magnitude: Any
     slopes: list[Any]
@@ -131,41 +133,46 @@ def _softmax_rows(
             t = [mpf(float(targets[index])) if valid else mpf(0) for index in at]
         if not valid:
             nothing = [mpf(0)] * num_classes
-            return Row(at, False, mpf(0), mpf(0), mpf(0), nothing, nothing, nothing)
+            return Row(at, False, mpf(0), mpf(0), mpf(0), mpf(0), nothing, nothing, nothing)
 
         smoothed = [(1 - e) * t_c + e / num_classes for t_c in t]
         s = _sample_weight(sample_weight, i)
-        if w is None:
-            weight, a = mpf(1), smoothed
-        elif spec.weighting == "term":
-            weight = sum(w_c * t_c for w_c, t_c in zip(w, t, strict=True))
-            a = [w_c * t_c for w_c, t_c in zip(w, smoothed, strict=True)]
-        elif spec.weighting == "label":
-            weight = w[t.index(max(t))]
-            a = [weight * t_c for t_c in smoothed]
-        else:
-            weight = sum(w_c * t_c for w_c, t_c in zip(w, t, strict=True))
-            expected = sum(w_c * t_c for w_c, t_c in zip(w, smoothed, strict=True))
-            a = [expected * t_c for t_c in smoothed]
-        a = [s * a_c for a_c in a]
         x = [mpf(float(logits[index])) for index in at]
-        return Row(at, True, s * weight, *_softmax(spec, x, a, mpf(eps)), [sum(a)] * num_classes)
+        weight, a = _weighted(spec, w, t, smoothed)
+        # The same of |w|: the sums of the absolute values of what these are the sums of.
+        weight_size, sizes = _weighted(spec, w and [abs(w_c) for w_c in w], t, smoothed)
+        a, sizes = [s * a_c for a_c in a], [abs(s) * size for size in sizes]
+        found = _softmax(spec, x, a, sizes, mpf(eps))
+        return Row(at, True, s * weight, abs(s) * weight_size, *found, [sum(sizes)] * num_classes)
 
     return positions, ((i, row(i)) for i in np.ndindex(positions))
 
 
-def _softmax(spec: SoftmaxCrossEntropy, x: list[Any], a: list[Any], eps: Any) -> tuple[Any, Any, list[Any], list[Any]]:
-    """Return sum_c a_c L_c and d/dx_c of it, each with its magnitude."""
+def _weighted(spec: SoftmaxCrossEntropy, w: list[Any] | None, t: list[Any], smoothed: list[Any]) -> tuple[Any, Any]:
+    """Return a row's class weight W, and its coefficients without the sample weight."""
+    if w is None:
+        return mpf(1), smoothed
+    if spec.weighting == "label":
+        weight = w[t.index(max(t))]
+        return weight, [weight * t_c for t_c in smoothed]
+    weight = sum(w_c * t_c for w_c, t_c in zip(w, t, strict=True))
+    each = [w_c * t_c for w_c, t_c in zip(w, smoothed, strict=True)]
+    return weight, each if spec.weighting == "term" else [sum(each) * t_c for t_c in smoothed]
+
+
+def _softmax(
+    spec: SoftmaxCrossEntropy, x: list[Any], a: list[Any], sizes: list[Any], eps: Any
+) -> tuple[Any, Any, list[Any], list[Any]]:
+    """Return sum_c a_c L_c and d/dx_c of it, each with its magnitude; ``sizes`` are those of the coefficients."""
     classes = range(len(x))
-    total = sum(a)
-    if total == 0:
+    if all(a_c == 0 for a_c in a):
         return mpf(0), mpf(0), [mpf(0)] * len(x), [mpf(0)] * len(x)
+    total, whole = sum(a), sum(sizes)
     if spec.inputs == "log_probs":
-        terms = [a[c] * -x[c] for c in classes if a[c] != 0]
-        slopes = [-a_c for a_c in a]
-        return sum(terms), sum(map(abs, terms)), slopes, [abs(g) for g in slopes]
+        losses = [-x_c for x_c in x]
+        return *_sum(a, sizes, losses), [-a_c for a_c in a], sizes
     if spec.inputs == "probs":
-        return _probs(spec, x, a, eps)
+        return _probs(spec, x, a, sizes, eps)
 
     nan = mpf("nan")
     if any(mp.isnan(z) or z == mp.inf for z in x) or all(z == -mp.inf for z in x):
@@ -173,50 +180,65 @@ def _softmax(spec: SoftmaxCrossEntropy, x: list[Any], a: list[Any], eps: Any) ->
     # 1 / q_c = sum_j exp(z_j - z_c), which is exactly 1 for a class on its own.
     inverse = [mp.inf if z == -mp.inf else sum(mp.exp(other - z) for other in x) for z in x]
     q = [1 / each for each in inverse]
-    loss = sum(a[c] * mp.log(inverse[c]) for c in classes if a[c] != 0)
     slopes = [total * q[c] - a[c] for c in classes]
     # For the dominant class the slope is also (A - a_c) - A (1 - q_c), both summed over the other classes.
     dominant = x.index(max(x))
-    magnitudes = [total * q[c] + a[c] for c in classes]
-    magnitudes[dominant] = min(magnitudes[dominant], (total - a[dominant]) + total * (1 - q[dominant]))
-    return loss, loss, slopes, magnitudes
+    magnitudes = [whole * q[c] + sizes[c] for c in classes]
+    magnitudes[dominant] = min(magnitudes[dominant], (whole - sizes[dominant]) + whole * (1 - q[dominant]))
+    return *_sum(a, sizes, [mp.log(each) for each in inverse]), slopes, magnitudes
 
 
-def _probs(spec: SoftmaxCrossEntropy, x: list[Any], a: list[Any], eps: Any) -> tuple[Any, Any, list[Any], list[Any]]:
+def _sum(a: list[Any], sizes: list[Any], losses: list[Any]) -> tuple[Any, Any]:
+    """Return sum_c a_c L_c and its magnitude; a coefficient of 0 silences its term."""
+    used = [c for c in range(len(a)) if a[c] != 0]
+    return sum(a[c] * losses[c] for c in used), sum(sizes[c] * abs(losses[c]) for c in used)
+
+
+def _probs(
+    spec: SoftmaxCrossEntropy, x: list[Any], a: list[Any], sizes: list[Any], eps: Any
+) -> tuple[Any, Any, list[Any], list[Any]]:
     classes = range(len(x))
-    before = sum(x) if spec.renormalize == "before" else mpf(1)
+    # Without a clip, to divide before it and after it is one.
+    first = spec.renormalize == "before" or (spec.renormalize == "after" and spec.clip is None)
+    then = spec.renormalize == "after" and not first
+    before = _divisor(x) if first else mpf(1)
     p = [x_c / before for x_c in x]
     low = mpf(0) if spec.clip is None else eps if spec.clip == "dtype" else mpf(spec.clip)
     u = p if spec.clip is None else [min(max(p_c, low), 1 - low) for p_c in p]
-    after = sum(u) if spec.renormalize == "after" else mpf(1)
-    q = [u_c / after for u_c in u]
-    terms = [a[c] * _negative_log(q[c]) for c in classes if a[c] != 0]
+    after = _divisor(u) if then else mpf(1)
+    loss, loss_size = _sum(a, sizes, [_negative_log(u_c / after) for u_c in u])
     # A quotient or a bound that was rounded once moves its logarithm by as much, even where that is near 0.
-    rounded = sum(a) if spec.clip is not None or spec.renormalize is not None else mpf(0)
+    rounded = sum(sizes) if spec.clip is not None or spec.renormalize is not None else mpf(0)
 
     # d L / d u_k = A / sum u - a_k / u_k, the first where `after` divides; d p_k / d x_j = ([k = j] - p_k) / sum x.
-    shared = sum(a) / after if spec.renormalize == "after" else mpf(0)
+    shared, shared_size = (sum(each) / after if then else mpf(0) for each in (a, sizes))
     slopes, magnitudes = [], []
     for c in classes:
-        inside = spec.clip is None or low <= p[c] <= 1 - low
-        own = _quotient(a[c], u[c])
-        slopes.append(shared - own if inside else mpf(0))
-        magnitudes.append(shared + own if inside else mpf(0))
-    if spec.renormalize == "before":
+        clipped = spec.clip is not None and (p[c] < low or p[c] > 1 - low)
+        slopes.append(mpf(0) if clipped else shared - _quotient(a[c], u[c]))
+        magnitudes.append(mpf(0) if clipped else shared_size + abs(_quotient(sizes[c], u[c])))
+    if first:
         common = sum(slopes[c] * p[c] for c in classes)
-        size = sum(magnitudes[c] * p[c] for c in classes)
+        size = sum(magnitudes[c] * abs(p[c]) for c in classes)
         slopes = [(g - common) / before for g in slopes]
-        magnitudes = [(g + size) / before for g in magnitudes]
-    return sum(terms), sum(map(abs, terms)) + rounded, slopes, magnitudes
+        magnitudes = [(g + size) / abs(before) for g in magnitudes]
+    return loss, loss_size + rounded, slopes, magnitudes
+
+
+def _divisor(p: list[Any]) -> Any:
+    """Return the sum, NaN where dividing by it does not make these add up to 1."""
+    total = sum(p)
+    return mpf("nan") if total == 0 or mp.isinf(total) else total
 
 
 def _negative_log(p: Any) -> Any:
-    return mp.inf if p == 0 else -mp.log(p)
+    """Return -log p, infinite for p = 0, NaN where there is none."""
+    return mpf("nan") if p < 0 else mp.inf if p == 0 else -mp.log(p)
 
 
 def _quotient(a: Any, u: Any) -> Any:
-    """Return a / u, 0 for a = 0 whatever u, infinite for u = 0."""
-    return mpf(0) if a == 0 else mp.inf if u == 0 else a / u
+    """Return a / u of the slope of log u: 0 for a = 0 whatever u, infinite for u = 0, NaN where there is no log u."""
+    return mpf(0) if a == 0 else mpf("nan") if u < 0 else a * mp.inf if u == 0 else a / u
 
 
 def _sigmoid_rows(
@@ -237,17 +259,19 @@ def _sigmoid_rows(
         valid = mask is None or bool(_at_prefix(mask, position))
         t = mpf(float(targets[index])) if valid else mpf(0)
         if not valid or (spec.ignore_label is not None and t == spec.ignore_label):
-            return Row([index], False, mpf(0), mpf(0), mpf(0), [mpf(0)], [mpf(0)], [mpf(0)])
-        s = _sample_weight(sample_weight, position) / outputs
+            return Row([index], False, mpf(0), mpf(0), mpf(0), mpf(0), [mpf(0)], [mpf(0)], [mpf(0)])
+        s = _sample_weight(sample_weight, position)
         neg, pos = mpf(float(w_neg[index])), mpf(float(w_pos[index]))
         smoothed = (1 - e) * t + e / 2
+        weight, weight_size = (1 - t) * neg + t * pos, abs((1 - t) * neg) + abs(t * pos)
         if spec.weighting == "label":
             neg = pos = weight = pos if t > 0.5 else neg
-        else:
-            weight = (1 - t) * neg + t * pos
-        pos, neg = s * pos * smoothed, s * neg * (1 - smoothed)
+            weight_size = abs(weight)
+        pos, neg = s * pos * smoothed / outputs, s * neg * (1 - smoothed) / outputs
         loss, size, slope, slope_size = _sigmoid(spec, mpf(float(logits[index])), pos, neg, mpf(eps))
-        return Row([index], True, s * weight, loss, size, [slope], [slope_size], [pos + neg])
+        return Row(
+            [index], True, s * weight, abs(s) * weight_size, loss, size, [slope], [slope_size], [abs(pos) + abs(neg)]
+        )
 
     if not spec.average_outputs:
         return logits.shape, ((i, element(i, i)) for i in np.ndindex(logits.shape))
@@ -257,7 +281,8 @@ def _sigmoid_rows(
         return Row(
             [index for each in elements for index in each.inputs],
             any(each.valid for each in elements),
-            sum(each.weight for each in elements),
+            sum(each.weight for each in elements) / outputs,
+            sum(each.weight_magnitude for each in elements) / outputs,
             sum(each.loss for each in elements),
             sum(each.loss_magnitude for each in elements),
             [g for each in elements for g in each.slopes],
@@ -273,8 +298,6 @@ def _sigmoid(spec: SigmoidCrossEntropy, x: Any, pos: Any, neg: Any, eps: Any) ->
     """Return pos L+ + neg L- and its slope, each with its magnitude."""
     if pos == 0 and neg == 0:
         return mpf(0), mpf(0), mpf(0), mpf(0)
-    if mp.isnan(x):
-        return x, x, x, x
     rounded = mpf(0)
     if spec.inputs == "logits":
         q, q_not = 1 / (1 + mp.exp(-x)), 1 / (1 + mp.exp(x))
@@ -286,13 +309,13 @@ def _sigmoid(spec: SigmoidCrossEntropy, x: Any, pos: Any, neg: Any, eps: Any) ->
         low = mpf(0) if spec.clip is None else eps if spec.clip == "dtype" else mpf(spec.clip)
         q = x if spec.clip is None else min(max(x, low), 1 - low)
         q_not = 1 - q
-        inside = q == x
-        slope_pos, slope_neg = (_quotient(mpf(1), q), _quotient(mpf(1), q_not)) if inside else (mpf(0), mpf(0))
-        rounded = pos + neg if spec.clip is not None else rounded
+        clipped = spec.clip is not None and (x < low or x > 1 - low)
+        slope_pos, slope_neg = (mpf(0) if clipped else _quotient(mpf(1), p) for p in (q, q_not))
+        rounded = abs(pos) + abs(neg) if spec.clip is not None else rounded
     terms = [a * _negative_log(p) for a, p in ((pos, q), (neg, q_not)) if a != 0]
     down = pos * slope_pos if pos != 0 else mpf(0)
     up = neg * slope_neg if neg != 0 else mpf(0)
-    return sum(terms), sum(map(abs, terms)) + rounded, up - down, up + down
+    return sum(terms), sum(map(abs, terms)) + rounded, up - down, abs(up) + abs(down)
 
 
 def _reduce(
@@ -304,7 +327,7 @@ def _reduce(
     upstream: Any,
 ) -> Truth:
     by_position = dict(rows)
-    each = list(by_position.values())
+    each, condition = list(by_position.values()), mpf(1)
     if spec.reduction == "none":
         loss = _filled(positions, {i: row.loss for i, row in by_position.items()})
         loss_magnitude = _filled(positions, {i: row.loss_magnitude for i, row in by_position.items()})
@@ -312,12 +335,15 @@ def _reduce(
     else:
         total, size = (sum((getattr(row, name) for row in each), mpf(0)) for name in ("loss", "loss_magnitude"))
         factor = mpf(1)
+        if spec.reduction == "mean_over_weights" and denominator is None:
+            whole, cancelled = sum(row.weight_magnitude for row in each), abs(sum(row.weight for row in each))
+            condition = whole / cancelled if cancelled else condition
         if spec.reduction != "sum":
             d = _denominator(spec.reduction, positions, each) if denominator is None else mpf(float(denominator))
             if d == 0:
                 total, size, factor = mpf("nan" if spec.zero_denominator == "nan" else 0), mpf(0), mpf(0)
             else:
-                total, size, factor = total / d, size / d, 1 / d
+                total, size, factor = total / d, condition * size / abs(d), 1 / d
         loss, loss_magnitude = _filled((), {(): total}), _filled((), {(): size})
         scale = dict.fromkeys(by_position, factor)
 
@@ -327,8 +353,8 @@ def _reduce(
         s = scale[i] * u
         for index, slope, terms, total in zip(row.inputs, row.slopes, row.magnitudes, row.totals, strict=True):
             gradient[index] = mpf(0) if s == 0 else slope * s
-            magnitude[index] = mpf(0) if s == 0 else terms * abs(s)
-            row_scale[index] = total * abs(s)
+            magnitude[index] = mpf(0) if s == 0 else terms * condition * abs(s)
+            row_scale[index] = total * condition * abs(s)
     arrays = (_filled(shape, entries) for entries in (gradient, magnitude, row_scale))
     gradient_array, magnitude_array, scale_array = arrays
     return Truth(loss, gradient_array, loss_magnitude, magnitude_array, scale_array)

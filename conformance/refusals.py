@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from classweight.spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
@@ -52,18 +51,14 @@ def refusal(
             return "ValueError", name
     for name in ("sample_weight", "class_weight"):
         for value in arguments[name] if isinstance(arguments.get(name), tuple) else [arguments.get(name)]:
-            if isinstance(value, TypedArray) and not _are_weights(value.values):
+            if isinstance(value, TypedArray) and not np.isfinite(value.values).all():
                 return "ValueError", name
     denominator = arguments.get("denominator")
     if denominator is not None:
         value = denominator.values if isinstance(denominator, TypedArray) else denominator
-        if not spec.reduction.startswith("mean") or value < 0:
+        if not spec.reduction.startswith("mean") or not np.isfinite(value):
             return "ValueError", "denominator"
     return _values(spec, targets, shape, axis, positions, mask)
-
-
-def _are_weights(values: npt.NDArray[Any]) -> bool:
-    return bool(np.all((values >= 0) & np.isfinite(values)))
 
 
 def _softmax_targets(

@@ -1,7 +1,8 @@
 """Large random batches, each a seed instead of numbers, judged against double-double arithmetic.
 
 A sweep is one batch of one kind of logits, targets and type, run in both precisions. Whatever the seed draws beside:
-class weights and sample weights with zeros among them, ignored and masked rows, a reduction, an upstream gradient.
+class weights and sample weights with zeros among them, ignored and masked rows, a reduction, an upstream gradient. The
+kind "signed" has weights of either sign.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .cases import Case, Exact, TypedArray
 from .doubledouble import DoubleDouble, exp, log1p
 from .floats import Float
 
-KINDS = ("normal", "wide", "confident", "offset")
+KINDS = ("normal", "wide", "confident", "offset", "signed")
 TARGETS = ("hard", "smoothed", "soft", "unnormalised", "binary", "binary-soft")
 DTYPES = ("float32", "float16", "bfloat16")
 CLASSES = (2, 3, 10, 100, 1000, 20011)
@@ -52,6 +53,22 @@ class Batch:
     upstream: Float
 
 
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """Loss and gradient, and what their errors are measured against.
+
+    ``of_loss`` is the sum of absolute terms, as for the gradient are ``whole``, of a row's coefficients, and ``parts``,
+    of an entry's terms; ``of_number`` is for an entry that is one term, and knows what cancels in a denominator.
+    """
+
+    loss: DoubleDouble
+    gradient: DoubleDouble
+    of_loss: Float
+    whole: Float
+    parts: Float
+    of_number: Float
+
+
 def plan(elements: int) -> Iterator[Sweep]:
     """Yield sweeps of about this many logits in all: every kind, targets and type in turn."""
     kinds = [(kind, targets, dtype) for targets in TARGETS for kind in KINDS for dtype in DTYPES]
@@ -64,13 +81,15 @@ def cases(sweep: Sweep) -> tuple[Case, Case]:
     """Return the sweep's batch as two cases, in exact and in native precision."""
     batch = _draw(sweep)
     binary = sweep.targets.startswith("binary")
-    loss, gradient, whole, parts = (_binary if binary else _softmax)(sweep, batch)
+    found = (_binary if binary else _softmax)(sweep, batch)
+    signed, cancels = sweep.kind == "signed", sweep.targets not in ("hard", "binary")
     budget = budgets(batch.z, sweep.dtype, softmax=not binary)
     made = []
     for precision in ("exact", "native"):
-        cancels = sweep.targets not in ("hard", "binary")
-        magnitude = None if not cancels else whole if precision == "exact" else parts
-        rule = "budget" if precision == "native" else "exact" if cancels else "rounded"
+        magnitude = found.of_number if signed else None
+        if cancels:
+            magnitude = found.whole if precision == "exact" else found.parts
+        rule = "budget" if precision == "native" else "exact" if cancels or signed else "rounded"
         spec: dict[str, Any] = {
             "loss": "SigmoidCrossEntropy" if binary else "SoftmaxCrossEntropy",
             "version": 1,
@@ -100,8 +119,8 @@ def cases(sweep: Sweep) -> tuple[Case, Case]:
                 TypedArray(sweep.dtype, batch.upstream),
                 rule=rule,
                 budget=(0.5, 0.5) if precision == "exact" else budget,
-                loss=Exact(loss.hi, loss.lo),
-                gradient=Exact(gradient.hi, gradient.lo, magnitude),
+                loss=Exact(found.loss.hi, found.loss.lo, found.of_loss if signed else None),
+                gradient=Exact(found.gradient.hi, found.gradient.lo, magnitude),
             )
         )
     return made[0], made[1]
@@ -118,7 +137,7 @@ def _draw(sweep: Sweep) -> Batch:
     y = rng.integers(0, num_classes, n)
     y[0] = 0  # with s, mask and w below: never a denominator of 0
     chosen = y[:, None] == np.arange(num_classes)
-    z = rng.normal(size=shape) * {"normal": 2, "wide": 12, "confident": 1, "offset": 3}[sweep.kind]
+    z = rng.normal(size=shape) * {"wide": 12, "confident": 1, "offset": 3}.get(sweep.kind, 2)
     if sweep.kind == "confident":
         # One row in eight is confident of another class than its target's.
         favourite = np.where(rng.random(n) < 1 / 8, rng.integers(0, num_classes, n), y)
@@ -147,6 +166,8 @@ def _draw(sweep: Sweep) -> Batch:
         t = TypedArray.of(t, "float32").values
     s = TypedArray.of(np.where(rng.random(n) < 0.1, 0, rng.uniform(0.1, 2, n)), "float32").values
     mask = rng.random(n) < 0.95
+    if sweep.kind == "signed":
+        s, w = s * rng.choice([-1, 1, 1, 1], n), w * rng.choice([-1, 1, 1], w.shape)
     s[0], mask[0], t[0] = 1, True, t[0] if binary or t.ndim > 1 else y[0]
     reduction = str(rng.choice(["none", "none", "sum", "mean_over_weights", "mean_over_positions"]))
     positions: tuple[int, ...] = (shape if binary else (n,)) if reduction == "none" else ()
@@ -160,8 +181,8 @@ def _exp(x: DoubleDouble) -> DoubleDouble:
     return exp(x.where(~dead, 0.0)).where(~dead, 0.0)
 
 
-def _softmax(sweep: Sweep, b: Batch) -> tuple[DoubleDouble, DoubleDouble, Float, Float]:
-    """Return loss and gradient, and A_i and A_i q_ic + a_ic as the gradient is scaled."""
+def _softmax(sweep: Sweep, b: Batch) -> Truth:
+    """Return the truth, with B_i = sum |a_ic| as the whole and B_i q_ic + |a_ic| as the parts."""
     num_classes = b.z.shape[1]
     classes = np.arange(num_classes)
     valid = b.mask.copy()
@@ -181,6 +202,8 @@ def _softmax(sweep: Sweep, b: Batch) -> tuple[DoubleDouble, DoubleDouble, Float,
         a = s * b.w * b.t
         weight = a.sum()
     a, weight = a.where(valid[:, None], 0.0), weight.where(valid[:, None], 0.0)
+    sizes = np.abs(a.hi)
+    weight_size = np.abs(weight.hi) if hard else sizes.sum(-1, keepdims=True)
 
     top = b.z.argmax(-1)[:, None]
     dominant = top == classes
@@ -192,16 +215,20 @@ def _softmax(sweep: Sweep, b: Batch) -> tuple[DoubleDouble, DoubleDouble, Float,
     loss = total * log1p(others) + (a * excess).sum()
     share = total / partition
     gradient = (exps * share - a).where(~dominant, rest - others * share)
-    parts = (exps * share + a).hi
-    parts = np.where(dominant, np.minimum(parts, (rest + others * share).hi), parts)
+    size = sizes.sum(-1, keepdims=True)
+    shares = size / partition.hi
+    parts = exps.hi * shares + sizes
+    of_others = np.where(dominant, 0.0, sizes).sum(-1, keepdims=True)
+    parts = np.where(dominant, np.minimum(parts, of_others + others.hi * shares), parts)
+    losses = (sizes * (log1p(others).hi + excess.hi)).sum(-1)
     if hard and sweep.targets == "hard":
         # S - e_y has the exp of the dominant class in it, so nothing cancels.
         missed = (partition - exps).where(~dominant, others)
         gradient = gradient.where(~on_target, -(missed * share))
-    return _reduced(b, loss[:, 0], weight[:, 0], gradient, total.hi, parts)
+    return _reduced(b, loss[:, 0], losses, weight[:, 0], weight_size[:, 0], gradient, size, parts)
 
 
-def _binary(sweep: Sweep, b: Batch) -> tuple[DoubleDouble, DoubleDouble, Float, Float]:
+def _binary(sweep: Sweep, b: Batch) -> Truth:
     valid = b.mask[:, None] & (b.t != -1)
     t = np.where(valid, b.t, 0.0)
     s = DoubleDouble(np.broadcast_to(b.s[:, None], b.z.shape)).where(valid, 0.0)
@@ -210,27 +237,38 @@ def _binary(sweep: Sweep, b: Batch) -> tuple[DoubleDouble, DoubleDouble, Float, 
     e = _exp(DoubleDouble(-np.abs(b.z)))
     tail, large = log1p(e), DoubleDouble(1.0) / (e + 1.0)
     small = e * large
-    loss = pos * (tail + np.where(positive, 0.0, -b.z)) + neg * (tail + np.where(positive, b.z, 0.0))
+    of_pos, of_neg = pos * (tail + np.where(positive, 0.0, -b.z)), neg * (tail + np.where(positive, b.z, 0.0))
     down, up = pos * small.where(positive, large), neg * large.where(positive, small)
-    total = (pos + neg).hi
-    return _reduced(b, loss, neg + pos, up - down, total, (up + down).hi)
+    losses, parts, total = (np.abs(x.hi) + np.abs(y.hi) for x, y in ((of_pos, of_neg), (up, down), (pos, neg)))
+    return _reduced(b, of_pos + of_neg, losses, neg + pos, total, up - down, total, parts)
 
 
 def _reduced(
-    b: Batch, rows: DoubleDouble, weight: DoubleDouble, gradient: DoubleDouble, whole: Float, parts: Float
-) -> tuple[DoubleDouble, DoubleDouble, Float, Float]:
-    """Return loss and gradient as the reduction and the upstream gradient scale them, and the magnitudes."""
-    scale = DoubleDouble(b.upstream)
+    b: Batch,
+    rows: DoubleDouble,
+    losses: Float,
+    weight: DoubleDouble,
+    weight_size: Float,
+    gradient: DoubleDouble,
+    whole: Float,
+    parts: Float,
+) -> Truth:
+    """Return all as the reduction and the upstream gradient scale it."""
+    scale, condition = DoubleDouble(b.upstream), np.ones(())
     if b.reduction == "none":
         scale = scale if rows.hi.ndim == gradient.hi.ndim else scale[:, None]
         loss = rows
     else:
-        loss = _total(rows)
+        loss, losses = _total(rows), losses.sum()
         if b.reduction != "sum":
-            d = _total(weight) if b.reduction == "mean_over_weights" else DoubleDouble(float(rows.hi.size))
-            loss, scale = loss / d, scale / d
-    size = np.abs(scale.hi)
-    return loss, gradient * scale, np.broadcast_to(whole * size, b.z.shape), parts * size
+            d = DoubleDouble(float(rows.hi.size))
+            if b.reduction == "mean_over_weights":
+                d = _total(weight)
+                condition = weight_size.sum() / np.abs(d.hi)
+            loss, losses, scale = loss / d, condition * losses / np.abs(d.hi), scale / d
+    size, gradient = np.abs(scale.hi) * condition, gradient * scale
+    of_number = np.abs(gradient.hi) * condition
+    return Truth(loss, gradient, losses, np.broadcast_to(whole * size, b.z.shape), parts * size, of_number)
 
 
 def _total(x: DoubleDouble) -> DoubleDouble:

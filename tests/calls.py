@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -44,8 +44,13 @@ class RandomCall:
         np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-14 * (1 + scale), err_msg=str(self))
 
 
-def random_call(seed: int, *, inputs: str | None = None, last_axis: bool = False, small: bool = False) -> RandomCall:
-    """Return the call of this seed; ``inputs`` fixes what is handed in, ``last_axis`` where the classes are."""
+def random_call(
+    seed: int, *, inputs: str | None = None, last_axis: bool = False, small: bool = False, signed: bool = False
+) -> RandomCall:
+    """Return the call of this seed; ``inputs`` fixes what is handed in, ``last_axis`` where the classes are.
+
+    ``signed`` makes weights of either sign, all of few bits, so that what cancels does so in any order of addition.
+    """
     rng = np.random.default_rng(seed)
 
     def pick(*choices: Any) -> Any:
@@ -91,7 +96,7 @@ def random_call(seed: int, *, inputs: str | None = None, last_axis: bool = False
         class_axis = 0 if len(shape) == 1 else axis % len(shape)
         num_classes, positions = shape[class_axis], shape[:class_axis] + shape[class_axis + 1 :]
         if num_classes == 0:
-            return random_call(seed + 1_000_003, inputs=inputs, last_axis=last_axis, small=small)
+            return random_call(seed + 1_000_003, inputs=inputs, last_axis=last_axis, small=small, signed=signed)
         if inputs == "probs":
             fields["renormalize"] = pick(None, "before", "after")
         spec = SoftmaxCrossEntropy(
@@ -117,4 +122,18 @@ def random_call(seed: int, *, inputs: str | None = None, last_axis: bool = False
         call.arguments["mask"] = np.asarray(rng.random(prefix) < 0.7)
     if spec.reduction.startswith("mean") and pick(True, False, False, False):
         call.arguments["denominator"] = float(pick(0, 7.5))
+    return _with_signs(call, positions, rng) if signed else call
+
+
+def _with_signs(call: RandomCall, positions: Any, rng: Any) -> RandomCall:
+    def some(x: Any) -> Any:
+        return np.round(8 * np.asarray(x)) / 8 * rng.choice([-1, 1], size=np.shape(x))
+
+    weights = call.spec.class_weight
+    if weights is not None:
+        weights = tuple(map(some, weights)) if isinstance(call.spec, SigmoidCrossEntropy) else some(weights)
+        call.spec = replace(call.spec, class_weight=weights)
+    call.arguments["sample_weight"] = some(call.arguments.get("sample_weight", np.ones(positions)))
+    if "denominator" in call.arguments:
+        call.arguments["denominator"] *= -1
     return call

@@ -70,7 +70,7 @@ def loss(
 
     Parameters and result are those of the backend's own adapter, whose graphs say which value is bad as that does: in
     ``fit`` on TensorFlow on the CPU, not where XLA compiles. On JAX float64 is used inside whatever
-    ``jax_enable_x64`` says; the loss is differentiable any number of times in reverse mode, not in forward mode.
+    ``jax_enable_x64`` says.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def loss_parts(
     """
     native = _native()
     return native.loss_parts(  # type: ignore[no-any-return]
-        native.make_call(spec, logits, validate, targets, sample_weight, class_weight, mask, None)
+        native.make_call(spec, logits, validate, targets, sample_weight, class_weight, mask)
     )
 
 

@@ -9,7 +9,7 @@ from .arrays import as_it_is, cast, compiled_xp, round_once, tensor, xp  # isort
 
 import tensorflow as tf
 
-from ...call import WEIGHTS, Call, bad_targets, bad_weights, prepare
+from ...call import FINITE, Call, bad_targets, infinite, prepare
 from ...compute import composite
 from ...compute.arrays import Array
 from ...compute.xla import Hard, halves_of
@@ -74,7 +74,7 @@ def _with_lengths_checked(call: Call) -> Call:
 @as_it_is
 def loss_parts(call: Call) -> tuple[Array, Array]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
-    denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype), [call])
+    denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype))
     total = dataclasses.replace(call, spec=summed(call.spec), denominator=None)
     return _loss(total, tf.float64), tf.cast(1.0 if denominator is None else denominator, tf.float64)
 
@@ -98,13 +98,11 @@ def _loss(call: Call, dtype: Any) -> Array:
 def _explain(call: Call) -> Any:
     """Assert that nothing is bad of what a graph does not look at. Only numbers are spelled out: XLA has no strings."""
     weights = call.class_weight if isinstance(call.class_weight, tuple) else (call.class_weight,)
-    looked_at = [("class_weight", x) for x in weights] + [("sample_weight", call.sample_weight)]
+    given = [*(("class_weight", x) for x in weights), ("sample_weight", call.sample_weight)]
+    given = [(name, tf.cast(x, tf.float64)) for name, x in given if x is not None]
+    suspects = [(name, x, FINITE, infinite(x)) for name, x in given]
     targets = tf.cast(call.targets, tf.int64 if call.hard else tf.float64)
-    suspects = [("targets", targets, *bad_targets(xp, call.spec, targets, call.mask, call.shape, call.axis))]
-    for name, x in looked_at:
-        if x is not None:
-            x = tf.cast(x, tf.float64)
-            suspects.insert(-1, (name, x, WEIGHTS, bad_weights(x)))
+    suspects.append(("targets", targets, *bad_targets(xp, call.spec, targets, call.mask, call.shape, call.axis)))
     return tf.group(*(_assert_none(*suspect) for suspect in suspects))
 
 

@@ -17,7 +17,6 @@ from ... import errors
 from ...conventions import torch as conventions
 from ...errors import calling, refuse
 from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from . import plain
 from .arrays import HALF, kept
 
 __all__ = [
@@ -87,10 +86,6 @@ def loss(
             [ 0.0477, -0.0477],
             [ 0.0477, -0.0477]])
     """
-    if not inplace and validate is not False and sample_weight is None and mask is None and denominator is None:
-        value = plain.loss(spec, logits, targets, class_weight)
-        if value is not None:
-            return value
     call = route.make_call(spec, logits, validate, targets, sample_weight, class_weight, mask, denominator)
     return route.loss(call, inplace)
 

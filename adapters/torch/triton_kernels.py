@@ -218,7 +218,10 @@ def dense_statistics(
     ROWS: tl.constexpr, COLS: tl.constexpr, UNIT: tl.constexpr, V: tl.constexpr, SHIFT: tl.constexpr,
     OTHERS_SHIFT: tl.constexpr,
 ):  # fmt: skip
-    """Store sum_c a_c L_c, and of each row k, z_k, a_k and the sums over c != k of exp(z_c - z_k) and a_c."""
+    """Store sum_c a_c L_c, and of each row k, z_k, a_k and the sums over c != k of exp(z_c - z_k) and a_c.
+
+    Of a row without a coefficient k is -1: a sum of 0 does not say it, for coefficients of both signs may cancel.
+    """
     classes, inner = _sizes(classes, inner, UNIT, V)
     o, p = _positions(inner, ROWS)
     live = p < inner
@@ -243,6 +246,7 @@ def dense_statistics(
     at_top = tl.full([ROWS, COLS], NOWHERE, tl.int32)
     other = tl.full([ROWS, COLS], 0.0, REAL)
     rest, near, own = other, other, other
+    used = tl.full([ROWS, COLS], 0, tl.int1)
     width = (classes + shift) * tl.max((live & (dead == 0)).to(tl.int32), 0)
     for start in range(0, width, COLS):
         x = numbers.widened(_load(z, first, stride, start, shift, classes, seen, float("-inf"), COLS, SHIFT), REAL)
@@ -250,6 +254,7 @@ def dense_statistics(
             targets, t_first, t_stride, y, a_row, column, b_row if beta is not None else None, shared,
             start, shift, classes, seen, REAL, COLS, SHIFT,
         )  # fmt: skip
+        used |= a != 0
         # What is larger than all before makes an other of what was; each distance is counted from the largest on.
         rises, distance = x > top, tl.where(x == top, 0.0, tl.abs(x - top))
         e = tl.where(x == float("-inf"), 0.0, numbers.exp(-distance, 0.0, HALF))
@@ -270,7 +275,8 @@ def dense_statistics(
     other += largest - largest
     weight = rest.to(tl.float64) + own.to(tl.float64)
     loss = weight * numbers.log1p(other).to(tl.float64) + near.to(tl.float64)
-    _put_losses(losses, row, live, tl.where(weight == 0, 0.0, loss), EACH)
+    k = tl.where(tl.max(used.to(tl.int32), 1) > 0, k, -1)
+    _put_losses(losses, row, live, tl.where(k < 0, 0.0, loss), EACH)
     tl.store(tops + row, largest, mask=live)
     tl.store(others + row, other, mask=live)
     tl.store(rests + row, rest, mask=live)
@@ -298,7 +304,7 @@ def dense_gradient(
     rest = tl.load(rests + row, mask=live, other=0.0).to(tl.float64)
     own = tl.load(owns + row, mask=live, other=0.0).to(tl.float64)
     weight = rest + own
-    dead = (weight == 0) | (f == 0)
+    dead = (k < 0) | (f == 0)
     each = weight / (1.0 + other)
     # A q_k - a_k: summed over the other classes where q_k > 1/2, and where that would cancel as it stands.
     at_k = (tl.where(other < 1, rest - other * each, each - own) * f).to(REAL)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,10 +13,13 @@ from ..call import prepare
 from ..compute.arrays import ArrayFunctions
 from ..errors import calling, refuse
 from ..spec import Inputs, SigmoidCrossEntropy, SoftmaxCrossEntropy, _choice, _integer
+from ..streams import STANDARD_INPUT, read
+from .npz import LARGEST, read_npz
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["softmax", "sigmoid"]
 OPTIONAL = ("class_weight", "sample_weight", "mask", "label_smoothing", "ignore_index", "axis", "kind")
+INPUTS = ", ".join(map(repr, get_args(Inputs)))
 SCALARS = ("label_smoothing", "ignore_index", "axis", "kind")
 
 
@@ -226,37 +229,33 @@ def _kind(scores: Array, targets: Array, axis: int | None) -> Kind:
 
 
 def load_batch(path: Path, **given: Any) -> Batch:
-    """Return the batch in an .npz file; what is ``given`` and not None wins over what the file says.
+    """Return the batch in an .npz file, or in standard input for ``-``; what is ``given`` and not None wins over it.
 
     Raises
     ------
     ValueError
         A file that is no .npz, lacks an array or holds one that is not known.
     """
+    others = ", ".join(OPTIONAL)
+    expected = f"be an .npz file, and hold arrays of numbers: 'targets', one of {INPUTS}, and otherwise only {others}"
     try:
-        with path.open("rb") as raw:
-            is_npz = zipfile.is_zipfile(raw)
-        if is_npz:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
+        source = BytesIO(read(path, LARGEST)) if path == STANDARD_INPUT else path.open("rb")
+        with source as file:
+            arrays = read_npz(file, (*get_args(Inputs), "targets", *OPTIONAL))
+        scores = [name for name in get_args(Inputs) if name in arrays]
+        if len(scores) != 1 or "targets" not in arrays:
+            raise ValueError(", ".join(map(repr, arrays)) or "no array")
     except OSError as problem:
         refuse("batch", "be an .npz file that can be read", f"{str(path)!r}: {problem.strerror or problem}")
-    except (ValueError, EOFError, zipfile.BadZipFile) as problem:
-        refuse("batch", "hold arrays of numbers", f"one that does not: {problem}", f"in {str(path)!r}")
-    if not is_npz:
-        refuse("batch", "be an .npz file, as numpy.savez writes it", repr(str(path)))
-    scores = [name for name in get_args(Inputs) if name in arrays]
-    unknown = sorted(set(arrays) - {*get_args(Inputs), "targets", *OPTIONAL})
-    if len(scores) != 1 or "targets" not in arrays or unknown:
-        expected = f"hold 'targets' and one of 'logits', 'probs', 'log_probs', and otherwise only {', '.join(OPTIONAL)}"
-        refuse("batch", expected, ", ".join(map(repr, arrays)) or "no array", f"in {str(path)!r}")
+    except ValueError as problem:
+        refuse("batch", expected, str(problem).partition("\n")[0], f"in {str(path)!r}")
     for name in SCALARS:
         if name in arrays:
             if arrays[name].ndim:
                 refuse(name, "be one value", f"shape {arrays[name].shape}", f"in {str(path)!r}")
             arrays[name] = arrays[name].item()
     inputs = scores[0]
-    values = {name: arrays[name] for name in OPTIONAL if name in arrays}
+    values: dict[str, Any] = {name: arrays[name] for name in OPTIONAL if name in arrays}
     values |= {name: value for name, value in given.items() if value is not None}
     make = calling(logits=inputs)(make_batch)
     return make(arrays[inputs], arrays["targets"], inputs=inputs, **values)

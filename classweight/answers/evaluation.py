@@ -101,8 +101,8 @@ class Evaluator:
         else:
             total = rows.losses.sum(keepdims=True)
             below = None if divisor is None else divisor.sum(keepdims=True)
-        if point.arithmetic == "half" and total.max(initial=0) > HALF_MAX:
-            return float("inf")
+        if point.arithmetic == "half" and abs(total).max(initial=0) > HALF_MAX:
+            return float(np.copysign(np.inf, total[abs(total).argmax()]))
         empty = np.nan if point.zero == "nan" else 0.0
         each = total if below is None else np.where(below == 0, empty, total / below)
         return float(each.sum() / (1 if how == "added" else len(each)) / BASES[point.base])

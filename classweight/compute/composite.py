@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..lowering import INF, SigmoidCoefficients, SoftmaxCoefficients
+from ..lowering import INF, NAN, SigmoidCoefficients, SoftmaxCoefficients
 from ..spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from .arrays import Array, Arrays
 
@@ -117,11 +117,35 @@ def _negative_log(
     """Return -log of clipped and renormalized probabilities, finite where not ``used``, and what all of a row share."""
     if spec.inputs == "log_probs":
         return None, -z
-    if spec.renormalize == "before":
-        z = z / xp.sum(z, axis)
+    if divides_first(spec):
+        z = z / divisor(xp, xp.sum(z, axis))
     z = clip(xp, z, spec.clip, eps)
-    excess = -xp.log(xp.where(used | ~xp.equal(z, 0), z, 1.0))
-    return xp.log(xp.sum(z, axis)) if spec.renormalize == "after" else None, excess
+    # Where a probability is not used, one whose loss is finite: a coefficient of 0 has a gradient, which is that loss.
+    used = xp.where(used | ((z > 0) & (z < INF)), z, 1.0)
+    excess = -xp.log(unless(xp, used < 0, used))
+    if spec.renormalize != "after" or divides_first(spec):
+        return None, excess
+    return xp.log(divisor(xp, xp.sum(z, axis))), excess
+
+
+def divides_first(spec: SoftmaxCrossEntropy) -> bool:
+    """Whether probabilities are divided by their sum before a clip; without one, to do so before and after is one."""
+    return spec.renormalize == "before" or (spec.renormalize == "after" and spec.clip is None)
+
+
+def divisor(xp: Arrays, total: Array) -> Array:
+    """Return the sums of rows, NaN where dividing by one does not make them add up to 1."""
+    return unless(xp, xp.equal(total, 0) | ~is_finite(total), total)
+
+
+def is_finite(x: Array) -> Array:
+    """Return where a number is neither infinite nor NaN."""
+    return (x > -INF) & (x < INF)
+
+
+def unless(xp: Arrays, missing: Array, x: Array) -> Array:
+    """Return ``x``, and NaN - its slope too - where a function of it does not exist."""
+    return x * xp.astype(xp.where(missing, NAN, xp.ones((), x)), x.dtype)
 
 
 def clip(xp: Arrays, p: Array, bounds: float | str | None, eps: float) -> Array:
@@ -144,17 +168,19 @@ def _sigmoid(xp: Arrays, spec: SigmoidCrossEntropy, z: Array, c: SigmoidCoeffici
         loss_pos, loss_neg = tail + xp.where(positive, 0.0, -z), tail + xp.where(positive, z, 0.0)
     elif spec.inputs == "probs":
         p = clip(xp, z, spec.clip, eps)
-        loss_pos = -xp.log(xp.where(~xp.equal(pos, 0) | ~xp.equal(p, 0), p, 0.5))
-        loss_neg = -xp.log1p(-xp.where(~xp.equal(neg, 0) | ~xp.equal(p, 1), p, 0.5))
+        up = xp.where(~xp.equal(pos, 0) | ((p > 0) & (p < INF)), p, 0.5)
+        down = xp.where(~xp.equal(neg, 0) | ((p > -INF) & (p < 1)), p, 0.5)
+        loss_pos, loss_neg = -xp.log(unless(xp, up < 0, up)), -xp.log1p(-unless(xp, down > 1, down))
     else:
         # log(1 - exp(z)): from the side that keeps its digits; each side sees an input at which it is finite.
-        finite = xp.where(~xp.equal(neg, 0) | ~xp.equal(z, 0), z, -0.5)
+        finite = xp.where(~xp.equal(neg, 0) | (z < 0), z, -0.5)
         near = finite > -0.6931471805599453
         far = -xp.log1p(-xp.exp(xp.where(near, -1.0, finite)))
         rest = -xp.expm1(xp.where(near, finite, -0.5))
-        # Of 0, not of the -0 of which a slope would be -inf: a graph of TensorFlow rewrites 0 - x, and x + 0.
+        # Of 0, not of the -0 of which a slope would be -inf: a graph of TensorFlow rewrites 0 - x, and x + 0. There is
+        # no log(1 - p) for p > 1.
         value = xp.detach(rest)
-        rest = rest + (abs(value) - value)
+        rest = unless(xp, value < 0, rest + (abs(value) - value))
         loss_pos, loss_neg = -z, xp.where(near, -xp.log(rest), far)
     each = _weighted(xp, pos, loss_pos) + _weighted(xp, neg, loss_neg)
     each = xp.where(alive, each, 0.0)
@@ -180,4 +206,4 @@ def _is_inside(spec: SoftmaxCrossEntropy | SigmoidCrossEntropy, z: Array) -> Arr
 
 def _weighted(xp: Arrays, coefficient: Array, loss: Array) -> Array:
     """Return the product, 0 where the coefficient is 0 even if the loss is infinite."""
-    return coefficient * xp.where(~xp.equal(coefficient, 0) | (loss < INF), loss, 0.0)
+    return coefficient * xp.where(~xp.equal(coefficient, 0) | is_finite(loss), loss, 0.0)

@@ -149,7 +149,7 @@ class Dense(_Halves):
     """
 
     def losses(self) -> tuple[Array, Saved]:
-        """Return sum a_c (-log q_c) in float64, and max z, R_k, and the sums of a and of a without a_k."""
+        """Return sum a_c (-log q_c) in float64, and max z, R_k, and the sums of a, of |a| and of a without a_k."""
         xp, z, a, axis = self.xp, self.logits(), self._coefficients(), self.c.axis
         top = xp.max(z, axis)
         is_top = xp.equal(z, top)
@@ -158,8 +158,9 @@ class Dense(_Halves):
         others = self.of_finite(others, top)
         weight, rest = xp.wide_sum(a, axis), xp.wide_sum(xp.where(is_top, 0.0, a), axis)
         near = xp.wide_sum(xp.where(xp.equal(a, 0), 0.0, a * (top - z)), axis)
-        loss = xp.where(xp.equal(weight, 0), 0.0, weight * xp.log1p(others) + near)
-        return loss, (top, others, weight, rest)
+        size = xp.wide_sum(abs(a), axis)  # 0 where all coefficients are: those of both signs may add up to 0
+        loss = xp.where(xp.equal(size, 0), 0.0, weight * xp.log1p(others) + near)
+        return loss, (top, others, weight, size, rest)
 
     def value(self, losses: Array) -> Array:
         """Return the wide loss."""
@@ -170,10 +171,10 @@ class Dense(_Halves):
         return 0 * saved[2]
 
     def slopes(self, upstream: Array, saved: Saved) -> Array:
-        """Return ``upstream_i (A_i q_ic - a_ic)``; a row is 0 whose upstream is, or whose A."""
+        """Return ``upstream_i (A_i q_ic - a_ic)``; a row is 0 whose upstream is, or whose coefficients are."""
         xp, x, a = self.xp, self.logits(), self._coefficients()
-        top, others, weight, rest = saved
-        dead = xp.equal(upstream, 0) | xp.equal(weight, 0)
+        top, others, weight, size, rest = saved
+        dead = xp.equal(upstream, 0) | xp.equal(size, 0)
         share = weight / (1 + others)
         g = self.scaled(self.exp(x - top), xp.where(dead, 0.0, upstream * share))
         g = g - a * xp.astype(xp.where(dead, 0.0, upstream), self.inside)

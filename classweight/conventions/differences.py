@@ -16,7 +16,7 @@ class Difference:
     """One case: what the native call does with it and what the spec does.
 
     >>> [d.id for d in DIFFERENCES if d.framework == "sklearn"]
-    ['sklearn-zero-weights', 'sklearn-soft-targets', 'sklearn-invalid-weights']
+    ['sklearn-zero-weights', 'sklearn-soft-targets']
     """
 
     id: str
@@ -39,6 +39,14 @@ _TORCH = (
         "cross_entropy, nll_loss; index targets, reduction='mean'",
         "the weights of all remaining rows are 0",
         "loss NaN, gradient NaN",
+        "loss NaN, gradient 0",
+    ),
+    Difference(
+        "torch-cancelled-weights",
+        "torch",
+        "cross_entropy, nll_loss; index targets, reduction='mean'",
+        "weights of both signs that add up to 0",
+        "loss infinite, gradient infinite or NaN",
         "loss NaN, gradient 0",
     ),
     Difference(
@@ -101,7 +109,7 @@ _TORCH = (
         "torch-invalid-weights",
         "torch",
         "any",
-        "negative, infinite or NaN weights",
+        "infinite or NaN weights",
         "computed",
         "refused",
     ),
@@ -296,7 +304,7 @@ _KERAS = (
         "keras-invalid-weights",
         "keras",
         "any",
-        "negative, infinite or NaN weights",
+        "infinite or NaN weights",
         "computed",
         "refused",
     ),
@@ -387,7 +395,7 @@ _TENSORFLOW = (
         "tensorflow-invalid-weights",
         "tensorflow",
         "any",
-        "negative, infinite or NaN weights",
+        "infinite or NaN weights",
         "computed",
         "refused",
     ),
@@ -542,7 +550,7 @@ _CHAINER = (
         "chainer-invalid-weights",
         "chainer",
         "softmax_cross_entropy",
-        "negative, infinite or NaN weights",
+        "infinite or NaN weights",
         "computed",
         "refused",
     ),
@@ -561,7 +569,7 @@ _SKLEARN = (
         "sklearn-zero-weights",
         "sklearn",
         "log_loss",
-        "all sample weights 0",
+        "sample weights that are all 0, or of both signs and add up to 0",
         "refused",
         "loss NaN",
     ),
@@ -572,14 +580,6 @@ _SKLEARN = (
         "distributions as targets",
         "refused unless one-hot",
         "computed",
-    ),
-    Difference(
-        "sklearn-invalid-weights",
-        "sklearn",
-        "log_loss",
-        "negative, infinite or NaN weights",
-        "computed",
-        "refused",
     ),
 )
 
@@ -593,6 +593,14 @@ _ONNX = (
         "refused",
     ),
     Difference(
+        "onnx-cancelled-weights",
+        "onnx",
+        "SoftmaxCrossEntropyLoss, reduction='mean'",
+        "weights of both signs that add up to 0",
+        "loss infinite",
+        "loss NaN",
+    ),
+    Difference(
         "onnx-log-of-softmax",
         "onnx",
         "SoftmaxCrossEntropyLoss, reference evaluator; float32",
@@ -604,10 +612,144 @@ _ONNX = (
         "onnx-invalid-weights",
         "onnx",
         "SoftmaxCrossEntropyLoss",
-        "negative, infinite or NaN weights",
+        "infinite or NaN weights",
         "computed",
         "refused",
     ),
 )
 
-DIFFERENCES: tuple[Difference, ...] = _TORCH + _KERAS + _TENSORFLOW + _CHAINER + _SKLEARN + _ONNX
+_OPTAX = (
+    Difference(
+        "optax-confident-rounding",
+        "optax",
+        "softmax_cross_entropy_with_integer_labels; float32",
+        "the target's logit leads by 17 or more",
+        "loss 0, and a gradient of 0 at the target",
+        "loss and gradient of about e**-17",
+    ),
+    Difference(
+        "optax-zero-times-infinity",
+        "optax",
+        "softmax_cross_entropy, sigmoid_binary_cross_entropy",
+        "an infinite -log q times a label of 0: logits [0, -inf, 1] and labels [1, 0, 0]",
+        "loss NaN",
+        "the term is 0: loss 1.3132616",
+    ),
+    Difference(
+        "optax-forward-mode",
+        "optax",
+        "safe_softmax_cross_entropy in forward mode: jvp, jacfwd",
+        "a logit of -inf",
+        "tangent NaN",
+        "the derivative, which is 0 there",
+    ),
+    Difference(
+        "optax-wrapped-labels",
+        "optax",
+        "softmax_cross_entropy_with_integer_labels",
+        "a label from -C to -1",
+        "counts from the end: -1 is the last class",
+        "refused; NaN where it is traced",
+    ),
+    Difference(
+        "optax-labels-out-of-range",
+        "optax",
+        "softmax_cross_entropy_with_integer_labels",
+        "a label outside [-C, C)",
+        "loss NaN, and a finite gradient",
+        "refused; loss and gradient NaN where it is traced",
+    ),
+    Difference(
+        "optax-label-left-out",
+        "optax",
+        "softmax_cross_entropy_with_integer_labels",
+        "`where` leaves out the label's own class",
+        "a finite number, negative at times: the label's logit against the others",
+        "loss inf: the label has a probability of 0",
+    ),
+    Difference(
+        "optax-label-gradient",
+        "optax",
+        "softmax_cross_entropy",
+        "the gradient to labels that `where` leaves out",
+        "NaN",
+        "0",
+    ),
+    Difference(
+        "optax-half-types",
+        "optax",
+        "any; bfloat16 and float16",
+        "logits [2, -1, 0.5] and label 0 in bfloat16, whose loss is 0.2413113",
+        "0.25: computed in bfloat16",
+        "0.2412109, the nearest bfloat16",
+    ),
+    Difference(
+        "optax-zero-weight-nan",
+        "optax",
+        "losses times weights",
+        "NaN logits in a row of weight 0",
+        "loss NaN",
+        "the row adds 0",
+    ),
+    Difference(
+        "optax-no-class",
+        "optax",
+        "softmax_cross_entropy",
+        "logits without a class",
+        "loss 0",
+        "refused",
+    ),
+    Difference(
+        "optax-invalid-labels",
+        "optax",
+        "softmax_cross_entropy, safe_softmax_cross_entropy, sigmoid_binary_cross_entropy",
+        "a negative label",
+        "computed",
+        "refused; NaN where it is traced",
+    ),
+)
+
+_FLAX = (
+    Difference(
+        "flax-smoothing-constant",
+        "flax",
+        "compute_weighted_cross_entropy",
+        "label_smoothing",
+        "each loss less the smallest that it can be, the entropy of the smoothed label",
+        "the loss: a constant apart, the same gradient",
+    ),
+    Difference(
+        "flax-float32-labels",
+        "flax",
+        "compute_weighted_cross_entropy",
+        "label_smoothing and float64 logits",
+        "the smoothed labels are float32",
+        "in float64",
+    ),
+    Difference(
+        "flax-labels-out-of-range",
+        "flax",
+        "compute_weighted_cross_entropy",
+        "a label outside [0, C)",
+        "loss 0 and no gradient, and the row is still counted",
+        "refused",
+    ),
+    Difference(
+        "flax-zero-times-infinity",
+        "flax",
+        "compute_weighted_cross_entropy",
+        "a logit of -inf at another class than the label",
+        "loss NaN",
+        "the term is 0",
+    ),
+    Difference(
+        "flax-one-class",
+        "flax",
+        "compute_weighted_cross_entropy",
+        "a single class",
+        "ZeroDivisionError",
+        "loss 0",
+    ),
+)
+
+DIFFERENCES: tuple[Difference, ...] = _TORCH + _KERAS + _TENSORFLOW + _CHAINER + _SKLEARN + _ONNX + _OPTAX + _FLAX

@@ -44,8 +44,8 @@ def cross_entropy(
     Raises
     ------
     ValueError
-        ``ignore_index >= 0`` with distributions, which PyTorch refuses too; negative or infinite weights and smoothing
-        outside [0, 1], which it takes.
+        ``ignore_index >= 0`` with distributions, which PyTorch refuses too; infinite weights and smoothing outside
+        [0, 1], which it takes.
 
     Notes
     -----

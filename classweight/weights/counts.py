@@ -84,15 +84,15 @@ class ClassCounts:
             Class indices or class names in any shape: ``(N,)``, pixel maps ``(N, H, W)``; or distributions, one-hot or
             soft, along ``axis``, which count as their entries.
         sample_weight : array-like, optional
-            Finite and >= 0; a scalar or of a shape that is a prefix of the labels' position shape. Labels then count
-            as much as they weigh.
+            Finite and >= 0, for there is no less than no label, though a loss takes weights of either sign; a scalar or
+            of a shape that is a prefix of the labels' position shape. Labels then count as much as they weigh.
         mask : array-like of bool, optional
             False where a label does not count; a prefix of the position shape.
         ignore_index : int, optional
             Class indices equal to it do not count.
         one_hot : bool, optional
             Whether ``axis`` holds distributions. Default: it does if it is longer than 1 and the labels are floating
-            point and add up to 1.
+            point and add up to 1, or a sparse matrix of several rows and columns.
         axis : int
             The class axis of distributions.
 
@@ -105,15 +105,15 @@ class ClassCounts:
             Labels that are neither numbers nor names, or indices after names.
         """
         batch = _labels.read(labels, "labels", mask=mask, ignore_index=ignore_index, one_hot=one_hot, axis=axis)
-        if batch.axis is not None and self._num_classes not in (None, batch.values.shape[batch.axis]):
+        if None not in (batch.num_classes, self._num_classes) and batch.num_classes != self._num_classes:
             expected = f"have {self._num_classes} entries, one per class, along axis {batch.axis}"
-            refuse("labels", expected, f"shape {batch.values.shape}")
+            refuse("labels", expected, batch.num_classes)
         if batch.axis is None and batch.names is None:
             batch.check_range("labels", self._num_classes)
-        counts = batch.count(None if sample_weight is None else batch.sample_weight(sample_weight)).tolist()
-        keys = range(len(counts)) if batch.names is None else batch.names
-        # A class that a distribution has room for is known, even if it has no share.
-        self._add({key: count for key, count in zip(keys, counts, strict=False) if count or batch.axis is not None})
+        given = None if sample_weight is None else batch.sample_weight(sample_weight, counts=True)
+        counts, occurs = batch.count(given)
+        keys = batch.names or range(len(counts))
+        self._add({keys[c]: count for c, count in enumerate(counts.tolist()) if occurs[c]})
         return self
 
     def _add(self, counts: Mapping[Any, int | float], argument: str = "labels") -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..call import _check_weights
+from ..call import _check_weights, _refuse_first
 from ..errors import calling, refuse
 from ..spec import SoftmaxCrossEntropy, _choice
 from . import labels as _labels
@@ -44,12 +44,12 @@ def sample_weights(
         Labels as in `ClassCounts.update`: class indices or names in any shape, or distributions along ``axis``. A
         mapping, or a list, of arrays has one output each.
     class_weight : None, array-like of shape (C,), ClassWeights, mapping class -> weight, or a scheme
-        Finite and >= 0; None is 1. The name of a scheme stands for `class_weights` of these targets, with each label
-        counted once. For several outputs one of these each, in a container like the targets'; None and a scheme may
-        stand for all.
+        Finite, of either sign; None is 1. The name of a scheme stands for `class_weights` of these targets, with each
+        label counted once. For several outputs one of these each, in a container like the targets'; None and a scheme
+        may stand for all.
     sample_weight : array-like, optional
-        Finite and >= 0; a scalar or of a shape that is a prefix of the position shape, spread over the rest. For
-        several outputs one for all, or one each.
+        Finite, of either sign; a scalar or of a shape that is a prefix of the position shape, spread over the rest.
+        For several outputs one for all, or one each.
     mask : array-like of bool, optional
         False where a position, such as padding, weighs 0; a prefix of the position shape. For several outputs one for
         all, or one each.
@@ -73,8 +73,8 @@ def sample_weights(
     Raises
     ------
     ValueError
-        A class without a weight, or out of range (an IndexError too); weights that are negative or not finite; shapes
-        that do not fit; outputs without class weights of their own.
+        A class without a weight, or out of range (an IndexError too); weights that are not finite; shapes that do not
+        fit; outputs without class weights of their own.
     TypeError
         Targets that are neither numbers nor names, names with weights that have none.
 
@@ -166,7 +166,8 @@ def sampler_weights(
     Raises
     ------
     ValueError, TypeError
-        What `sample_weights` refuses; samples with several positions without ``positions``; weights that are all 0.
+        What `sample_weights` refuses; samples with several positions without ``positions``; weights that are all 0, or
+        one that is negative, for nothing is drawn less than never.
 
     Examples
     --------
@@ -179,6 +180,7 @@ def sampler_weights(
     weights = sample_weights(labels, class_weight, sample_weight, **rules, **options)
     if not isinstance(weights, np.ndarray) or not weights.ndim:
         refuse("labels", "be those of N samples of a single output", type(labels).__name__)
+    _refuse_first("labels", "give each position a weight >= 0", weights, weights < 0, ValueError)
     if weights.ndim > 1:
         if positions is None:
             refuse("positions", "be 'mean', 'max' or 'sum' for samples with several positions", "None")
@@ -213,7 +215,8 @@ def correct_for_sampling(class_weight: Any, sampling_rate: Any) -> Vector:
     Raises
     ------
     ValueError
-        Weights or rates that are negative or not finite, or not of one length; a class that weighs and is never drawn.
+        Rates that are negative, weights or rates that are not finite, or not of one length; a class that weighs and is
+        never drawn.
 
     Examples
     --------
@@ -230,7 +233,7 @@ def correct_for_sampling(class_weight: Any, sampling_rate: Any) -> Vector:
         rate = rate / np.sum(rate * sampling_rate.share)
     weights = SoftmaxCrossEntropy(class_weight=class_weight).class_weight_values(len(rate))
     weight = np.ones(len(rate)) if weights is None else np.array(weights)
-    never = np.flatnonzero((rate == 0) & (weight > 0))
+    never = np.flatnonzero((rate == 0) & (weight != 0))
     if never.size:
         refuse("sampling_rate", "be > 0 for each class with a weight", f"0 for class {never[0]}")
     return np.divide(weight, rate, out=np.zeros(len(rate)), where=rate > 0)
@@ -276,9 +279,8 @@ def _weigh(
         weights = _of_distributions(labels, class_weight, missing, weighting)
     else:
         weights = _of_labels(labels, class_weight, missing)
-    if labels.keep is not None:
-        keep = labels.keep if labels.axis is None else labels.keep.squeeze(labels.axis)
-        weights = np.where(keep, weights, 0.0)
+    if labels.kept is not None:
+        weights = np.where(labels.kept, weights, 0.0)
     if sample_weight is not None:
         given = labels.sample_weight(sample_weight)
         weights = weights * given.reshape(given.shape + (1,) * (weights.ndim - given.ndim))
@@ -290,9 +292,8 @@ _by_scheme: Any = calling(labels="targets", scheme="class_weight")(class_weights
 
 def _of_distributions(labels: _labels.Labels, class_weight: Any, missing: Any, weighting: str) -> Vector:
     spec = SoftmaxCrossEntropy(class_weight=class_weight, missing_class_weight=missing)
-    distributions = np.moveaxis(labels.values, labels.axis or 0, -1)
-    table = np.array(spec.class_weight_values(distributions.shape[-1]))
-    return np.asarray(table[distributions.argmax(-1)] if weighting == "label" else distributions @ table)
+    table = np.array(spec.class_weight_values(labels.num_classes or 0))
+    return np.asarray(table[labels.largest()]) if weighting == "label" else labels.expected(table)
 
 
 def _of_labels(labels: _labels.Labels, class_weight: Any, missing: Any) -> Vector:

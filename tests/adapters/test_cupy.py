@@ -17,12 +17,13 @@ import pytest
 
 import classweight.adapters.numpy as cwn
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters.cupy import kernels
+from classweight.compute import cuda as kernels
 from classweight.reference import reference
 
 from ..arguments.names import Valid
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, RandomCall, random_call
 from ..refusals import Refusal, Y, Z, assert_refused, each_refusal
+from ..truth import assert_true
 from .emulated_cuda import Array, emulated_cupy
 
 
@@ -93,6 +94,23 @@ def test_the_adapter_equals_the_reference(adapter: Any, seed: int) -> None:
     np.testing.assert_allclose(parts, wanted, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("seed", range(100))
+def test_the_adapter_equals_fifty_digits_under_weights_of_either_sign(adapter: Any, seed: int) -> None:
+    call = random_call(seed, small=True, signed=True)
+    z = on_device(call.logits)
+    assert_true(call, *adapter.loss_and_grad(call.spec, z, call.targets, upstream=call.upstream, **call.arguments))
+
+
+@pytest.mark.parametrize("logit", [2.0, np.inf, np.nan])
+def test_smoothed_coefficients_that_cancel_are_not_none(adapter: Any, logit: float) -> None:
+    spec = SoftmaxCrossEntropy(class_weight=(1, -1), label_smoothing=1.0, reduction="none")
+    z = np.array([[1.0, logit], [np.nan, np.inf]])
+    found = adapter.loss_and_grad(spec, on_device(z), np.array([0, 1]), np.array([3.0, 0]), upstream=np.array([2.0, 1]))
+    for x, wanted in zip(found, reference(spec, z, [0, 1], [3.0, 0], upstream=[2.0, 1]), strict=True):
+        np.testing.assert_allclose(x, wanted, rtol=1e-15)
+    assert np.isnan(found[0]).tolist() == [not np.isfinite(logit), False]
+
+
 def without_denominator(call: RandomCall) -> dict[str, Any]:
     return {name: value for name, value in call.arguments.items() if name != "denominator"}
 
@@ -119,7 +137,7 @@ def index_call(lanes: int, smoothing: float = 0.0) -> tuple[Any, Any, Any, Any]:
 def test_kernels_agree_with_numpy(
     adapter: Any, lanes: int, dtype: Any, smoothing: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter.closed_form, "block_by_block", None)  # the kernels, and nothing else
+    monkeypatch.setattr(adapter.closed_form, "of_arrays", None)  # the kernels, and nothing else
     spec, z, labels, above = index_call(lanes, smoothing)
     z = z.astype(dtype)
     z[0] = np.nan  # ignored

@@ -473,11 +473,11 @@ def test_targets_wider_than_the_logits_decide_before_they_are_rounded() -> None:
 def test_bad_weights_that_are_not_looked_at_make_their_rows_nan() -> None:
     z, y = batch("index")
     spec = SoftmaxCrossEntropy(reduction="none")
-    s = torch.tensor([1.0, -1, torch.inf, torch.nan, 0, 1])
+    s = torch.tensor([1.0, -torch.inf, torch.inf, torch.nan, 0, -1])
     assert cwt.loss(spec, z, y, s, validate=False).isnan().tolist() == [False, True, True, True, False, False]
-    w = torch.tensor([1.0, -1, 1, 1])
+    w = torch.tensor([1.0, -torch.inf, -1, 1])
     assert torch.equal(cwt.loss(spec, z, y, class_weight=w, validate=False).isnan(), y == 1)
-    assert cwt.loss(SoftmaxCrossEntropy(), z, y, denominator=torch.tensor(-3.0), validate=False).isnan()
+    assert cwt.loss(SoftmaxCrossEntropy(), z, y, denominator=torch.tensor(-torch.inf), validate=False).isnan()
 
 
 @pytest.mark.parametrize("graph", [False, True])

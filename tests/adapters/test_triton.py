@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters.torch import route
+from classweight.adapters.torch.arrays import prepared
 from classweight.reference import reference
 
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, random_call
+from ..truth import assert_true
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs a process of its own with TRITON_INTERPRET=1", allow_module_level=True)
@@ -70,7 +71,7 @@ def loss_and_grad(
     """Return loss and gradient by the kernels, from a call as it is on a device: values are not looked at."""
     leaf = z.detach().requires_grad_()
     names = ("sample_weight", "class_weight", "mask", "denominator")
-    call = route.make_call(spec, leaf, False, targets, *(arguments.get(name) for name in names))
+    call = prepared(spec, leaf, False, targets, *(arguments.get(name) for name in names))
     value = FusedOnDevice.apply(leaf, call, z.dtype, inplace)
     (gradient,) = torch.autograd.grad(value, leaf, torch.as_tensor(upstream, dtype=value.dtype))
     return value.detach(), gradient
@@ -136,6 +137,31 @@ def test_the_kernels_equal_the_reference(seed: int) -> None:
     value, gradient = loss_and_grad(call.spec, z, t, call.upstream, **arguments)
     np.testing.assert_allclose(value, expected[0], **CLOSE, err_msg=str(call))
     call.assert_gradient(gradient.numpy(), expected[1])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_kernels_equal_fifty_digits_under_weights_of_either_sign(seed: int) -> None:
+    call = random_call(seed, inputs="logits", small=True, signed=True)
+    arguments = {name: torch.as_tensor(x) for name, x in call.arguments.items()}
+    z, t = torch.from_numpy(call.logits), torch.from_numpy(np.asarray(call.targets))
+    value, gradient = loss_and_grad(call.spec, z, t, call.upstream, **arguments)
+    assert_true(call, value.numpy(), gradient.numpy())
+
+
+@pytest.mark.parametrize("wide", [3, 9001])
+@pytest.mark.parametrize("logit", [2.0, np.inf, np.nan])
+def test_coefficients_that_cancel_are_not_none(logit: float, wide: int) -> None:
+    z, t = torch.zeros(2, wide, dtype=torch.float64), torch.zeros(2, wide, dtype=torch.float64)
+    z[0, 1], z[1], t[:, 0], t[0, -1] = logit, torch.nan, 0.5, 0.5
+    w = np.resize([1.0, 0, -1], wide)
+    w[-1] = -1
+    spec = SoftmaxCrossEntropy(class_weight=w, reduction="none")
+    upstream, weight = torch.tensor([2.0, 1]), torch.tensor([3.0, 0])
+    found = loss_and_grad(spec, z, t, upstream, sample_weight=weight)
+    wanted = reference(spec, z.numpy(), t.numpy(), weight, upstream=upstream)
+    for x, y in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-15, atol=1e-15)
+    assert found[0].isnan().tolist() == [not np.isfinite(logit), False]
 
 
 @pytest.mark.parametrize("label", [0, 1], ids=["dominant", "not"])

@@ -87,6 +87,16 @@ def test_what_a_call_does_not_take_is_said() -> None:
     assert "indices from 0 to 2; got -2" in row(compare(Z, [0, 1, 2, -2]), "torch.cross_entropy()").reason
 
 
+def test_weights_of_either_sign_are_weights() -> None:
+    s = np.array([1, -0.5, 2, -0.25])
+    found = compare(Z, T, sample_weight=s)
+    total = (s * ROWS).sum()
+    assert row(found, "keras.sparse_categorical_crossentropy()").loss == pytest.approx(total / 4, rel=1e-12)
+    assert row(found, "sklearn.log_loss()").loss == pytest.approx(total / 2.25, rel=1e-12)
+    cancelled = row(compare(Z, T, sample_weight=[1, -1, 1, -1]), "sklearn.log_loss()")
+    assert np.isnan(cancelled.loss) and cancelled.denominator == 0
+
+
 def test_each_framework_ignores_its_own_label() -> None:
     found = compare(Z, IGNORED)
     kept = (L[np.arange(4), IGNORED] * (IGNORED >= 0)).sum()
@@ -140,7 +150,7 @@ def test_binary_labels() -> None:
     ("arguments", "message"),
     [
         ({"class_weight": [1, 2]}, r"`class_weight` must have shape \(3,\)"),
-        ({"class_weight": [1, 2, -1]}, "`class_weight` must be a finite number >= 0"),
+        ({"class_weight": [1, 2, np.inf]}, "`class_weight` must be a finite number"),
         ({"sample_weight": [1, 2]}, "`sample_weight` must be a scalar or have a shape"),
         ({"label_smoothing": 2}, "`label_smoothing` must be a number from 0 to 1"),
         ({"mask": [1, 1, 0, 1]}, "`mask` must be bool"),

@@ -41,6 +41,11 @@ class TestDigits:
         assert not identify(TORCH * (1 + 1e-10), Z, T, class_weight=W).matches
         assert identify(np.float32(TORCH), Z, T, class_weight=W).matches
 
+    def test_weights_of_either_sign_are_weights(self) -> None:
+        w = np.array([1, -2, 0.5])
+        number = (w[T] * ROWS).sum() / w[T].sum()
+        assert_named(f"{number:.6f}", "torch.cross_entropy(weight=w)", class_weight=w.tolist())
+
     @pytest.mark.parametrize("loss", ["", "abc", "1,5", None, True, [1.0], "1e"])
     def test_what_is_no_number_is_refused(self, loss: Any) -> None:
         with pytest.raises(ValueError, match="`loss` must be"):

@@ -49,6 +49,18 @@ def ours(logits: Any, targets: Any, **arguments: Any) -> tuple[Any, Any]:
     return reference(spec, logits, targets, upstream=upstream(loss.shape, "float64"))
 
 
+@pytest.mark.parametrize("reduce", ["mean", "no"])
+@pytest.mark.parametrize("double", [False, True])
+def test_weights_of_either_sign(double: bool, reduce: str) -> None:
+    z, labels = np.array([[2, -1, 0.5], [0, 1, -2], [1, 0.25, 0.75]]), np.array([0, 1, 2], np.int32)
+    arguments: dict[str, Any] = {"class_weight": np.array([1, -0.5, -3]), "reduce": reduce}
+    got = native(F.softmax_cross_entropy, z, labels, enable_double_backprop=double, **arguments)
+    assert_same(got, conventions.chainer.softmax_cross_entropy(**arguments), z, labels)
+    dropped_in = native(cwch.softmax_cross_entropy, z, labels, enable_double_backprop=double, **arguments)
+    for x, y in zip(dropped_in, got, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-12)
+
+
 @cases
 def test_softmax_cross_entropy_of_labels(case: int) -> None:
     b = batch(case)
@@ -247,9 +259,9 @@ def double_backprop() -> None:
 
 @shows("chainer-invalid-weights")
 def invalid_weights() -> None:
-    assert np.isfinite(softmax(Z, [0, 2], class_weight=np.array([1.0, 1, -1]))[0])
-    with pytest.raises(ValueError, match="`class_weight` must be a finite number >= 0"):
-        conventions.chainer.softmax_cross_entropy(class_weight=[1, 1, -1])
+    assert np.isinf(softmax(Z, [0, 2], class_weight=np.array([1.0, 1, np.inf]))[0])
+    with pytest.raises(ValueError, match="`class_weight` must be a finite number"):
+        conventions.chainer.softmax_cross_entropy(class_weight=[1, 1, np.inf])
 
 
 @shows("chainer-invalid-targets")

@@ -215,6 +215,22 @@ CLOSE = 64 * float(np.finfo(ROUNDING).eps)
 SPARSE, DENSE, BINARY = "SparseCategoricalCrossentropy", "CategoricalCrossentropy", "BinaryCrossentropy"
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("weight", [[1, -0.5], [-2, 0.25]], ids=str)
+def test_weights_of_either_sign(weight: Any, reduction: Any) -> None:
+    weight, arguments = np.array(weight), {"from_logits": True, "reduction": reduction}
+    z, labels, hot = np.array(Z), np.array([0, 1]), np.eye(3)[:2]
+    check(
+        of(SPARSE, labels, z, weight, **arguments),
+        pages.sparse_categorical_crossentropy(**arguments),
+        z,
+        labels,
+        weight,
+    )
+    check(of(DENSE, hot, z, weight, **arguments), pages.categorical_crossentropy(**arguments), z, hot, weight)
+    check(of(BINARY, hot, z, weight, **arguments), pages.binary_crossentropy(**arguments), z, hot, weight)
+
+
 def rows(z: Any = Z) -> Any:
     """Return log softmax."""
     z = np.asarray(z, np.float64)
@@ -420,11 +436,11 @@ def zero_weight_nan() -> None:
 
 @shows("keras-invalid-weights")
 def invalid_weights() -> None:
-    assert np.isfinite(of(SPARSE, [0, 1], Z, np.array([-1.0, 3]), from_logits=True)[0])
+    assert np.isinf(of(SPARSE, [0, 1], Z, np.array([np.inf, 3]), from_logits=True)[0])
     with pytest.raises(ValueError, match="`sample_weight` must be"):
-        cwn.loss(pages.sparse_categorical_crossentropy(True), Z, [0, 1], [-1.0, 3])
-    with pytest.raises(ValueError, match="`class_weight` must be a finite number >= 0"):
-        pages.categorical_crossentropy(class_weight=[1, -1])
+        cwn.loss(pages.sparse_categorical_crossentropy(True), Z, [0, 1], [np.inf, 3])
+    with pytest.raises(ValueError, match="`class_weight` must be a finite number"):
+        pages.categorical_crossentropy(class_weight=[1, np.inf])
 
 
 @shows("keras-invalid-targets")

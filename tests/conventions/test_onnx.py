@@ -48,6 +48,14 @@ def test_softmax_cross_entropy_loss(case: int) -> None:
     assert_same((native(b.logits, labels, **arguments), None), spec, b.logits, labels)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_weights_of_either_sign(reduction: str) -> None:
+    logits, labels = np.array([[2.0, -1, 0.5], [0, 1, 2], [0.5, 0.25, -1]]), np.array([0, 1, 2])
+    arguments: dict[str, Any] = {"weights": np.array([1.0, -0.5, -3]), "reduction": reduction}
+    spec = conventions.onnx.softmax_cross_entropy_loss(**arguments)
+    assert_same((native(logits, labels, **arguments), None), spec, logits, labels)
+
+
 @shows("onnx-negative-labels")
 def negative_labels() -> None:
     logits, labels = np.array([[2.0, -1, 0.5]]), np.array([-1])
@@ -56,6 +64,13 @@ def negative_labels() -> None:
     assert native(logits, labels, weights, reduction="sum") == pytest.approx(expected, rel=1e-14)
     with pytest.raises(ValueError, match="`targets` must"):
         cwn.loss(conventions.onnx.softmax_cross_entropy_loss(), logits, labels)
+
+
+@shows("onnx-cancelled-weights")
+def cancelled_weights() -> None:
+    logits, labels, weights = np.array([[2.0, -1, 0.5], [0, 1, 2]]), np.array([0, 1]), np.array([-1.0, 1, 3])
+    assert np.isinf(native(logits, labels, weights))
+    assert np.isnan(reference(conventions.onnx.softmax_cross_entropy_loss(weights), logits, labels)[0])
 
 
 @shows("onnx-log-of-softmax")
@@ -68,9 +83,9 @@ def log_of_softmax() -> None:
 @shows("onnx-invalid-weights")
 def invalid_weights() -> None:
     logits, labels = np.array([[2.0, -1, 0.5], [0, 1, 2]]), np.array([0, 1])
-    assert np.isfinite(native(logits, labels, np.array([-1.0, 3, 1])))
-    with pytest.raises(ValueError, match="`weights` must be a finite number >= 0"):
-        conventions.onnx.softmax_cross_entropy_loss([-1, 3, 1])
+    assert np.isnan(native(logits, labels, np.array([np.nan, 3, 1])))
+    with pytest.raises(ValueError, match="`weights` must be a finite number"):
+        conventions.onnx.softmax_cross_entropy_loss([np.nan, 3, 1])
 
 
 @pytest.mark.parametrize("difference", shows.ids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
@@ -47,6 +49,9 @@ def zero_weights() -> None:
     with pytest.raises(ValueError, match="at least one non-zero"):
         log_loss(labels, p, sample_weight=[0.0], labels=[0, 1])
     assert np.isnan(reference(conventions.sklearn.log_loss(), p, labels, [0.0])[0])
+    with pytest.raises(ZeroDivisionError):
+        log_loss([0, 1], np.repeat(p, 2, 0), sample_weight=[1.0, -1])
+    assert np.isnan(reference(conventions.sklearn.log_loss(), np.repeat(p, 2, 0), [0, 1], [1.0, -1])[0])
 
 
 @shows("sklearn-soft-targets")
@@ -58,12 +63,21 @@ def soft_targets() -> None:
     assert reference(conventions.sklearn.log_loss(), p, y)[0] == pytest.approx(expected, rel=1e-14)
 
 
-@shows("sklearn-invalid-weights")
-def invalid_weights() -> None:
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("weight", [[1, -0.5], [-3, 1]])
+def test_weights_of_either_sign(weight: Any, normalize: bool) -> None:
     p, labels = np.array([[0.7, 0.3], [0.4, 0.6]]), np.array([0, 1])
-    assert np.isfinite(log_loss(labels, p, sample_weight=[-1, 3]))
-    with pytest.raises(ValueError, match="`sample_weight` must be"):
-        cwn.loss(conventions.sklearn.log_loss(), p, labels, [-1.0, 3])
+    got = log_loss(labels, p, normalize=normalize, sample_weight=weight)
+    assert_same((got, None), conventions.sklearn.log_loss(normalize=normalize), p, labels, weight)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_invalid_weights_are_refused_by_both(bad: float) -> None:
+    p, labels = np.array([[0.7, 0.3], [0.4, 0.6]]), np.array([0, 1])
+    with pytest.raises(ValueError, match="Input sample_weight contains"):
+        log_loss(labels, p, sample_weight=[bad, 3])
+    with pytest.raises(ValueError, match="`sample_weight` must be finite"):
+        cwn.loss(conventions.sklearn.log_loss(), p, labels, [bad, 3])
 
 
 @pytest.mark.parametrize("difference", shows.ids)

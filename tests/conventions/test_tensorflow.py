@@ -186,9 +186,9 @@ def invalid_smoothing() -> None:
 
 @shows("tensorflow-invalid-weights")
 def invalid_weights() -> None:
-    assert np.isfinite(v1.sparse_softmax_cross_entropy([0, 1], Z, [-1.0, 3]))
+    assert np.isinf(v1.sparse_softmax_cross_entropy([0, 1], Z, [np.inf, 3]))
     with pytest.raises(ValueError, match="`sample_weight` must be"):
-        cwn.loss(conventions.tensorflow.v1_softmax_cross_entropy(), Z, [0, 1], [-1.0, 3])
+        cwn.loss(conventions.tensorflow.v1_softmax_cross_entropy(), Z, [0, 1], [np.inf, 3])
 
 
 @shows("tensorflow-invalid-targets")

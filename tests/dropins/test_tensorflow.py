@@ -130,6 +130,35 @@ def test_v1_losses(case: int, reduction: str) -> None:
     )
 
 
+@pytest.mark.parametrize("reduction", sorted(set(v1.Reduction.all())))
+@pytest.mark.parametrize("weights", [[1.0, -0.5, 2], [-1.0, 0.25, 0], [0.5, 0.5, -1], -2.0], ids=str)
+def test_v1_losses_under_weights_of_either_sign(weights: Any, reduction: str) -> None:
+    z, y = np.array([[2, -1, 0.5], [0, 1, -2], [1, 0.25, 0.75]]), np.eye(3)
+    rows = np.reshape(weights, (-1, 1)) if np.ndim(weights) else weights
+    for name, labels, weight in (
+        ("sparse_softmax_cross_entropy", np.arange(3), weights),
+        ("softmax_cross_entropy", y, weights),
+        ("sigmoid_cross_entropy", y, rows),
+    ):
+        native, ours = getattr(v1, name), getattr(cwtf, name)
+        both(
+            lambda z, f=native, y=labels, w=weight: f(y, z, w, reduction=reduction),
+            lambda z, f=ours, y=labels, w=weight: f(y, z, w, reduction=reduction),
+            z,
+            rtol=1e-7,
+        )
+
+
+def test_weighted_cross_entropy_under_weights_of_either_sign() -> None:
+    for weight in (-0.5, np.array([1, -2, 0.5])):
+        both(
+            lambda z, y, w=weight: tf.nn.weighted_cross_entropy_with_logits(y, z, w),
+            lambda z, y, w=weight: cwtf.weighted_cross_entropy_with_logits(y, z, w),
+            np.array([[2, -1, 0.5], [0.25, 1, -2]]),
+            targets=np.array([[0, 1, 0.25], [0.5, 0, 1]]),
+        )
+
+
 def test_a_gradient_flows_to_the_weights_of_v1_losses() -> None:
     z, y = arrays("index")
     weights = tf.constant([0.5, 1, 2, 0, 3, 1], tf.float64)

@@ -153,6 +153,16 @@ def test_a_sampler_draws_balanced_classes() -> None:
     assert sampler_weights(y, "max_ratio", [1, 1, 0, 1, 1, 1]).tolist() == [1, 1, 0, 3, 1.5, 1.5]
 
 
+def test_a_sampler_never_draws_a_class_that_weighs_nothing() -> None:
+    labels, s = [0, 0, 1, 2, 2], [1, 1, 1, 0, 0]
+    weights = class_weights(labels, sample_weight=s, zero_count=4.0)
+    assert sampler_weights(labels, weights).tolist() == [0.75, 0.75, 1.5, 4, 4]
+    assert sampler_weights(labels, weights, s).tolist() == [0.75, 0.75, 1.5, 0, 0]
+    # The name of a scheme counts each label once.
+    assert sampler_weights(labels, "max_ratio", s).tolist() == [1, 1, 2, 0, 0]
+    assert sampler_weights(np.eye(3)[labels], "max_ratio", s).tolist() == [1, 1, 2, 0, 0]
+
+
 def test_a_sampler_of_sequences_or_images() -> None:
     maps = np.array([[[0, 0], [2, -1]], [[1, 0], [-1, -1]], [[-1, -1], [-1, -1]]])
     for labels, options in ((maps, {"ignore_index": -1}), (np.maximum(maps, 0), {"mask": maps >= 0})):
@@ -193,7 +203,11 @@ REFUSALS: dict[str, tuple[str, Any]] = {
         lambda: sample_weights(["a"], [1]),
     ),
     "indices-and-names": ("`class_weight` must have int keys", lambda: sample_weights([0], {"a": 1})),
-    "weight-negative": ("`class_weight` must be a finite number >= 0", lambda: sample_weights([0], [-1])),
+    "weight-nan": ("`class_weight` must be a finite number; got nan", lambda: sample_weights([0], [np.nan])),
+    "sample-weight-infinite": (
+        r"`sample_weight` must be finite; got -inf at position \(1,\)",
+        lambda: sample_weights([0, 1], WEIGHTS, [1, -np.inf]),
+    ),
     "number-of-classes": (
         r"`class_weight` must have shape \(2,\), one per class; got \(3,\)",
         lambda: sample_weights(np.eye(2), WEIGHTS),
@@ -230,6 +244,10 @@ REFUSALS: dict[str, tuple[str, Any]] = {
         lambda: sampler_weights([[0, 1, 2]]),
     ),
     "sampler-outputs": ("`labels` must be those of N samples of a single output; got dict", lambda: sampler_weights(Y)),
+    "sampler-negative": (
+        r"`labels` must give each position a weight >= 0; got -2.0 at position \(1,\)",
+        lambda: sampler_weights([0, 1], [1, -2]),
+    ),
     "sampler-nothing": ("`labels` must give some sample a weight > 0; got none", lambda: sampler_weights([0], [0])),
     "rate-zero": (
         "`sampling_rate` must be > 0 for each class with a weight; got 0 for class 1",

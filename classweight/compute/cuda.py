@@ -46,13 +46,14 @@ struct Bfloat {
 // makes an other of the last, and every distance is counted from the new one on.
 struct Seen {
     REAL top, own, others, rest, near;
-    int k;
+    int k, used;  // whether a coefficient is not 0: those of both signs may add up to 0, too
 
-    __device__ explicit Seen(int classes) : own(0), others(0), rest(0), near(0), k(classes) {
+    __device__ explicit Seen(int classes) : own(0), others(0), rest(0), near(0), k(classes), used(0) {
         top = log((REAL)0);  // NVRTC has no INFINITY
     }
 
     __device__ void add(REAL x, REAL a, int c, int classes) {
+        used |= a != 0;
         REAL distance = x == top ? 0 : x > top ? x - top : top - x;
         REAL e = x < 0 && x - x != 0 ? 0 : exp(-distance);  // 0 of -inf, at whatever distance
         if (x > top) {
@@ -80,6 +81,7 @@ struct Seen {
         near += x.near;
         others += x.k < classes ? (x.others + 1) * exp(-distance) : x.others;
         rest += x.rest + x.own;
+        used |= x.used;
     }
 
     // A coefficient of 0 weighs nothing, however far the class is.
@@ -98,16 +100,17 @@ __device__ Seen all_of_row(Seen x, int classes) {
         other.rest = __shfl_xor_sync(~0u, x.rest, step);
         other.near = __shfl_xor_sync(~0u, x.near, step);
         other.k = __shfl_xor_sync(~0u, x.k, step);
+        other.used = __shfl_xor_sync(~0u, x.used, step);
         x.merge(other, classes);
     }
 #endif
 #if LANES > 32
     __shared__ REAL parts[5][LANES / 32];
-    __shared__ int ks[LANES / 32];
+    __shared__ int ks[LANES / 32], uses[LANES / 32];
     if (threadIdx.x % 32 == 0) {
         int i = threadIdx.x / 32;
         parts[0][i] = x.top, parts[1][i] = x.own, parts[2][i] = x.others, parts[3][i] = x.rest, parts[4][i] = x.near;
-        ks[i] = x.k;
+        ks[i] = x.k, uses[i] = x.used;
     }
     __syncthreads();
     if (threadIdx.x == 0) {
@@ -115,7 +118,7 @@ __device__ Seen all_of_row(Seen x, int classes) {
             Seen other(classes);
             other.top = parts[0][i], other.own = parts[1][i], other.others = parts[2][i], other.rest = parts[3][i];
             other.near = parts[4][i];
-            other.k = ks[i];
+            other.k = ks[i], other.used = uses[i];
             x.merge(other, classes);
         }
     }
@@ -168,10 +171,10 @@ extern "C" __global__ void statistics(
     if (row.lane != 0) return;
     // 0, but NaN where the largest logit is no finite number: such a row has no softmax.
     REAL other = seen.others + (seen.top - seen.top), weight = seen.rest + seen.own;
-    losses[row.number] = weight == 0 ? 0 : weight * log1p(other) + seen.near;
+    losses[row.number] = seen.used ? weight * log1p(other) + seen.near : 0;
     others[row.number] = other;
     rests[row.number] = seen.rest;
-    dominant[row.number] = seen.k < classes ? seen.k : 0;
+    dominant[row.number] = !seen.used ? -1 : seen.k < classes ? seen.k : 0;
 }
 
 extern "C" __global__ void gradient(
@@ -185,9 +188,9 @@ extern "C" __global__ void gradient(
     z += row.first;
     out += row.first;
     REAL scale = scales[row.number * scale_step], weight = 0, own = 0, rest = 0, other = 0, top = 0;
-    int k = 0;
-    if (!row.dead() && scale != 0) {
-        k = dominant[row.number];
+    int k = -1;
+    if (!row.dead() && scale != 0) k = dominant[row.number];
+    if (k >= 0) {
         top = (REAL)z[k * inner];
         own = row.coefficient(k);
         rest = rests[row.number];
@@ -197,7 +200,7 @@ extern "C" __global__ void gradient(
     REAL each = weight / (1 + other);
     for (int c = row.lane; c < classes; c += LANES) {
         REAL slope = 0;
-        if (weight != 0) {
+        if (k >= 0) {
             if (c != k) slope = exp((REAL)z[c * inner] - top) * each - row.coefficient(c);
             else slope = own == 0 ? each : rest - other * each;
             slope *= scale;
