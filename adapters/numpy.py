@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..call import Call, prepare
-from ..compute import closed_form
-from ..compute.arrays import ArrayFunctions
+from ..call import Call
+from ..compute import cpu
 from ..errors import refuse
 from ..spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 __all__ = ["loss", "loss_and_grad", "loss_parts"]
 
 Spec = SoftmaxCrossEntropy | SigmoidCrossEntropy
-_xp = ArrayFunctions(np)
 
 
 def _prepare(spec: Spec, logits: npt.ArrayLike, validate: bool | None, *arguments: Any) -> Call:
@@ -27,7 +25,7 @@ def _prepare(spec: Spec, logits: npt.ArrayLike, validate: bool | None, *argument
         logits = np.asarray(logits)
     except (TypeError, ValueError):
         refuse("logits", "be numbers in a regular shape", type(logits).__name__, error=TypeError)
-    return prepare(_xp, spec, logits, *arguments, check_values=validate is not False)
+    return cpu.prepare(spec, logits, *arguments, check_values=validate is not False)
 
 
 def loss(
@@ -87,7 +85,7 @@ def loss(
     """
     call = _prepare(spec, logits, validate, targets, sample_weight, class_weight, mask, denominator)
     with np.errstate(all="ignore"):
-        return closed_form.loss_and_grad(_xp, call, gradient=False)[0][()]
+        return cpu.loss_and_grad(call, gradient=False)[0][()]
 
 
 def loss_parts(
@@ -106,7 +104,7 @@ def loss_parts(
     """
     call = _prepare(spec, logits, validate, targets, sample_weight, class_weight, mask)
     with np.errstate(all="ignore"):
-        numerator, denominator = closed_form.loss_parts(_xp, call)
+        numerator, denominator = cpu.loss_parts(call)
     return numerator[()], denominator[()]
 
 
@@ -138,5 +136,5 @@ def loss_and_grad(
     """
     call = _prepare(spec, logits, validate, targets, sample_weight, class_weight, mask, denominator)
     with np.errstate(all="ignore"):
-        value, gradient = closed_form.loss_and_grad(_xp, call, upstream)
+        value, gradient = cpu.loss_and_grad(call, upstream)
     return value[()], gradient

@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from .compute.arrays import Array, Arrays
+from .compute.arrays import Array, ArrayFunctions, Arrays
 from .errors import TargetIndexError, refuse
 from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 Shape = tuple[Any, ...]
+WEIGHTS = "be finite and >= 0"
+FINITE = "be finite"
 _LARGEST = np.finfo(np.float64).max
+_numpy = ArrayFunctions(np)
 # The unsigned type of a floating type's bits, and those of infinity.
 _INFINITY: dict[Any, tuple[Any, int]] = {
     np.dtype(np.float16): (np.uint16, 0x7C00),
@@ -26,13 +29,13 @@ _INFINITY: dict[Any, tuple[Any, int]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """The arguments of one call as native arrays that fit each other.
 
     ``shape`` is the logits' shape; an axis that is not known while a graph is traced is None. ``checked`` says that the
     values were looked at; where they were not, the lowering turns bad rows into NaN. ``none_ignored`` says that they
-    were, and that no target was the ignored one.
+    were, and that no target was the ignored one; ``asserted`` that they were not, and that a NaN shall be explained.
     """
 
     spec: Any
@@ -46,6 +49,7 @@ class Call:
     shape: Shape
     axis: int
     none_ignored: bool = False
+    asserted: bool = False
 
     @property
     def hard(self) -> bool:
@@ -114,8 +118,9 @@ def prepare(
     denominator: Any = None,
     *,
     check_values: bool,
+    targets_later: bool = False,
 ) -> Call:
-    """Return the checked call.
+    """Return the checked call; a kernel that sees bad targets itself has them checked ``targets_later``, if at all.
 
     Raises
     ------
@@ -153,12 +158,15 @@ def prepare(
         weights = _weight_pair(xp, class_weight, logits, shape)
     if denominator is not None:
         denominator = _denominator(xp, spec, denominator, logits, check_values)
-    none_ignored = check_values and _check_values(
-        xp, spec, shape, axis, targets, sample_weight, weights if class_weight is not None else None, mask
-    )
-    return Call(
-        spec, logits, targets, sample_weight, weights, mask, denominator, check_values, shape, axis, none_ignored
-    )
+    if check_values:
+        for weight in () if class_weight is None else weights if isinstance(weights, tuple) else (weights,):
+            _check_finite("class_weight", xp.to_numpy(weight))
+        if sample_weight is not None:
+            _check_finite("sample_weight", xp.to_numpy(sample_weight))
+    call = Call(spec, logits, targets, sample_weight, weights, mask, denominator, check_values, shape, axis)
+    if check_values:
+        call.none_ignored = (_is_none_ignored if targets_later else check_targets)(xp, call)
+    return call
 
 
 def _position_axis(spec: Any, shape: Shape, axis: int) -> int | None:
@@ -260,20 +268,13 @@ def _denominator(xp: Arrays, spec: Any, denominator: Any, logits: Array, check_v
     return array
 
 
-def _check_values(
-    xp: Arrays, spec: Any, shape: Shape, axis: int, targets: Any, sample_weight: Any, class_weight: Any, mask: Any
-) -> bool:
-    """Refuse bad values; return whether it was seen that no target is the ignored one."""
-    for weight in class_weight if isinstance(class_weight, tuple) else (class_weight,):
-        if weight is not None:
-            _check_finite("class_weight", xp.to_numpy(weight))
-    if sample_weight is not None:
-        _check_finite("sample_weight", xp.to_numpy(sample_weight))
-    targets, hard, low = xp.to_numpy(targets), len(targets.shape) < len(shape), 0
-    high: float = shape[axis] - 1 if hard else _LARGEST
-    ignored = spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label
+def check_targets(xp: Arrays, call: Call) -> bool:
+    """Refuse bad targets; return whether it was seen that none is the ignored one."""
+    spec, targets, low = call.spec, xp.to_numpy(call.targets), 0
+    high: float = call.num_classes - 1 if call.hard else _LARGEST
+    ignored = _ignored(spec)
     # One or two reductions settle the common case; NaN fails all comparisons.
-    if hard:
+    if call.hard:
         good = targets.size == 0 or (
             np.minimum.reduce(targets, None) >= low and np.maximum.reduce(targets, None) <= high
         )
@@ -281,31 +282,63 @@ def _check_values(
         good = are_weights(targets)
     if good:
         return ignored is None or not low <= ignored <= high
-    bad = ~((targets >= low) & (targets <= high))
-    if ignored is not None:
-        bad &= targets != ignored
-    if mask is not None:
-        kept, position_axis = xp.to_numpy(mask), _position_axis(spec, shape, axis)
-        kept = kept.reshape(kept.shape + (1,) * (len(drop(shape, position_axis)) - kept.ndim))
-        bad &= kept if hard or position_axis is None else np.expand_dims(kept, position_axis)
-    expected = f"be class indices from 0 to {high}" if hard else "be finite and >= 0"
-    error = TargetIndexError if hard else ValueError
-    _refuse_first("targets", expected, targets, bad, error)
+    mask = None if call.mask is None else xp.to_numpy(call.mask)
+    expected, bad = bad_targets(_numpy, spec, targets, mask, call.shape, call.axis)
+    _refuse_first("targets", expected, targets, bad, TargetIndexError if call.hard else ValueError)
     return False
+
+
+def bad_targets(
+    xp: Arrays, spec: Any, targets: Array, mask: Array | None, shape: Shape, axis: int
+) -> tuple[str, Array]:
+    """Return what targets must be, and where they are not, unless ignored or masked; in their own shape."""
+    hard = len(targets.shape) < len(shape)
+    ignored = _ignored(spec)
+    bad = ~((targets >= 0) & (targets <= shape[axis] - 1)) if hard else bad_weights(targets)
+    if ignored is not None:
+        bad = bad & ~xp.equal(targets, ignored)
+    if mask is not None:
+        position_axis = _position_axis(spec, shape, axis)
+        kept = xp.reshape(mask, (*xp.shape(mask), *(1,) * (len(drop(shape, position_axis)) - len(mask.shape))))
+        bad = bad & (kept if hard or position_axis is None else xp.expand_dims(kept, position_axis))
+    return f"be class indices from 0 to {shape[axis] - 1}" if hard else WEIGHTS, bad
+
+
+def bad_weights(values: Array) -> Array:
+    """Return where numbers are not what `WEIGHTS` says."""
+    return ~((values >= 0) & (values <= _LARGEST))
+
+
+def infinite(values: Array) -> Array:
+    """Return where numbers are not what `FINITE` says."""
+    return ~(abs(values) <= _LARGEST)
+
+
+def _ignored(spec: Any) -> int | None:
+    return spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label  # type: ignore[no-any-return]
+
+
+def _is_none_ignored(xp: Arrays, call: Call) -> bool:
+    """Whether it is seen at a glance that no target is the ignored one."""
+    ignored = _ignored(call.spec)
+    if ignored is None or not call.hard or ignored >= 0:
+        return ignored is None
+    targets = xp.to_numpy(call.targets)
+    return targets.size == 0 or bool(np.minimum.reduce(targets, None) >= 0)
 
 
 def _check_finite(name: str, values: np.ndarray[Any, Any]) -> None:
     """Refuse weights of a loss that are infinite or NaN."""
     with np.errstate(invalid="ignore"):  # bfloat16 warns of a NaN that it compares
-        finite = abs(values) <= _LARGEST
-    if not finite.all():
-        _refuse_first(name, "be finite", values, ~finite, ValueError)
+        bad = infinite(values)
+    if bad.any():
+        _refuse_first(name, FINITE, values, bad, ValueError)
 
 
 def _check_weights(name: str, values: np.ndarray[Any, Any]) -> None:
     """Refuse what cannot be counted: shares, and numbers of labels, that are negative or not finite."""
     if not are_weights(values):
-        _refuse_first(name, "be finite and >= 0", values, ~((values >= 0) & (values <= _LARGEST)), ValueError)
+        _refuse_first(name, WEIGHTS, values, bad_weights(values), ValueError)
 
 
 def are_weights(values: np.ndarray[Any, Any]) -> bool:

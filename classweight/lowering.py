@@ -12,7 +12,7 @@ float64. Where the host has not checked the values, a bad row's coefficients are
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -22,6 +22,18 @@ from .compute.arrays import Array, Arrays, class_shape
 from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 NAN, INF = float("nan"), float("inf")
+
+
+def _once(method: Callable[[Any], Any]) -> Any:
+    """Make a property that is computed when it is first asked for; Dynamo cannot trace `functools`' own."""
+    name = f"_{method.__name__}_found"
+
+    def get(self: Any) -> Any:
+        if not hasattr(self, name):
+            setattr(self, name, method(self))
+        return getattr(self, name)
+
+    return property(get, doc=method.__doc__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,42 @@ class SigmoidCoefficients:
     pos: Array
     neg: Array
     denominator: Array | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxFactors:
+    """What a row's coefficients are products of, beside its sample weight; None stands for ones.
+
+    With u a row's number in ``of_row``, or that of its target in ``by_target``::
+
+        a_ic = keep s_i u_i t_ic column_c + spread s_i u_i row_c
+
+    where the second u is 1 if it is of the target and not ``beta_by_target``.
+    """
+
+    keep: float
+    spread: float
+    of_row: Array | None
+    by_target: Array | None
+    beta_by_target: bool
+    column: Array | None
+    row: Array | None
+
+
+@dataclass(frozen=True, slots=True)
+class SigmoidFactors:
+    """What an element's coefficients are products of, beside its sample weight.
+
+    ``pos = share s positive (keep t + spread)`` and ``neg = share s negative (keep (1 - t) + spread)``, where the
+    weight of the label is that of both if ``by_label``.
+    """
+
+    share: float
+    keep: float
+    spread: float
+    positive: Array | None
+    negative: Array | None
+    by_label: bool
 
 
 def undivided(c: Any) -> Any:
@@ -78,108 +126,122 @@ def divided(xp: Arrays, c: Any) -> Any:
     )
 
 
-def lower(xp: Arrays, call: Call, dtype: Any, narrow: bool = False) -> SoftmaxCoefficients | SigmoidCoefficients:
-    """Return the coefficients of one checked call; distributions and binary coefficients have ``dtype``.
-
-    Where ``narrow``, class weights of a binary loss are known to fit ``dtype``, and are made that before they multiply.
-    """
-    parts = _parts(xp, call, dtype, narrow)
+def lower(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients | SigmoidCoefficients:
+    """Return the coefficients of one checked call; distributions and binary coefficients have ``dtype``."""
+    parts = parts_of(xp, call, dtype)
     return parts.coefficients(parts.denominator())
 
 
-def denominator_of(xp: Arrays, call: Call, dtype: Any, parts: Iterable[Call]) -> Array | float | None:
-    """Return what a mean divides by, or None: of a whole call, without an array of its size, from its parts."""
-    of_values = ("mean_over_weights", "mean_over_valid", "mean_over_nonzero")
-    if call.denominator is not None or call.spec.reduction not in of_values:
-        return _denominator(xp, call, None, None)
-    found: list[Any] = [_parts(xp, part, dtype).denominator() for part in parts]
-    return sum(found[1:], found[0])
+def denominator_of(xp: Arrays, call: Call, dtype: Any) -> Array | float | None:
+    """Return what a mean divides by, or None."""
+    return parts_of(xp, call, dtype).denominator()
 
 
-def _parts(xp: Arrays, call: Call, dtype: Any, narrow: bool = False) -> _Softmax | _Sigmoid:
-    if isinstance(call.spec, SoftmaxCrossEntropy):
-        return _Softmax(xp, call, dtype)
-    return _Sigmoid(xp, call, dtype, narrow)
+def parts_of(xp: Arrays, call: Call, dtype: Any) -> _Softmax | _Sigmoid:
+    """Return what coefficients, their factors and the denominator are made of."""
+    return (_Softmax if isinstance(call.spec, SoftmaxCrossEntropy) else _Sigmoid)(xp, call, dtype)
 
 
 class _Softmax:
     """What coefficients and denominator share, for one class out of C."""
 
     def __init__(self, xp: Arrays, call: Call, dtype: Any) -> None:
-        self.xp, self.call = xp, call
-        spec: SoftmaxCrossEntropy = call.spec
-        axis, num_classes = call.axis, call.num_classes
+        self.xp, self.call, self.dtype = xp, call, dtype
         self.w, self.s = _weight(xp, call, call.class_weight), _sample_weight(xp, call)
-        index = targets = given = bad = None
+        ignored, given = call.spec.ignore_index, None
         if call.hard:
-            index = xp.expand_dims(xp.astype(call.targets, xp.int64), axis)
-            valid = _valid(xp, call, index, spec.ignore_index)
-            if valid is not None:
-                index = xp.where(valid, index, 0)
-            if not call.checked:
-                bad = (index < 0) | (index >= num_classes)
-                index = xp.where(bad, 0, index)
-        else:
-            valid = _valid(xp, call)
-            # What is wider than the logits decides as it is, and is rounded after: an argmax must not see a tie.
-            given = call.targets if call.targets.dtype == xp.wide else xp.astype(call.targets, dtype)
-            if valid is not None:
-                given = xp.where(valid, given, 0.0)
-            if not call.checked:
-                bad = xp.any(~((given >= 0) & (given < INF)), axis)
-            targets = xp.astype(given, dtype)
-        self.valid, self.bad, self.index, self.targets = valid, bad, index, targets
+            given = xp.expand_dims(xp.astype(call.targets, xp.int64), call.axis)
+        self.valid, self._index = _valid(xp, call, given, ignored), given
 
-        # `weight` is W, a row's class weight before smoothing.
-        self.weight: Array | None = None
-        self.row: Array | None = None
-        self._weights: Array | None = None
-        if self.w is not None:
-            self.row = xp.reshape(self.w, class_shape(num_classes, axis, len(call.shape)))
-            if call.hard:
-                self.weight = xp.take(self.w, index)
-            elif spec.weighting == "label":
-                self.weight = xp.take(self.w, xp.argmax(given, axis))
-            else:
-                self.weight = xp.sum(xp.astype(given, xp.wide) * self.row, axis)
+    @_once
+    def bad(self) -> Array | None:
+        """Return where a target is bad and was not looked at."""
+        if self.call.checked:
+            return None
+        if self.call.hard:
+            index = self._valid_index
+            return (index < 0) | (index >= self.call.num_classes)
+        return self.xp.any(~((self.given >= 0) & (self.given < INF)), self.call.axis)
 
-    def finish(self, rows: Array | None, factor: float = 1.0) -> Array:
+    @_once
+    def _valid_index(self) -> Array:
+        return self._index if self.valid is None else self.xp.where(self.valid, self._index, 0)
+
+    @_once
+    def index(self) -> Array:
+        """Return the target, 0 where it is ignored or bad."""
+        return self._valid_index if self.bad is None else self.xp.where(self.bad, 0, self._valid_index)
+
+    @_once
+    def given(self) -> Array:
+        """Return the distributions, 0 where they are masked."""
+        # What is wider than the logits decides as it is, and is rounded after: an argmax must not see a tie.
+        targets = self.call.targets
+        given = targets if targets.dtype == self.xp.wide else self.xp.astype(targets, self.dtype)
+        return given if self.valid is None else self.xp.where(self.valid, given, 0.0)
+
+    @_once
+    def weight(self) -> Array | None:
+        """W, a row's class weight before smoothing."""
+        xp, call = self.xp, self.call
+        if self.w is None:
+            return None
+        if call.hard:
+            return xp.take(self.w, self.index)
+        if call.spec.weighting == "label":
+            return xp.take(self.w, xp.argmax(self.given, call.axis))
+        return _weighted_sum(xp, self.given, self.w, call.axis)
+
+    def by_class(self, values: Array | None) -> Array | None:
+        """Return numbers of which a class has one as broadcastable against the logits."""
+        shape = class_shape(self.call.num_classes, self.call.axis, len(self.call.shape))
+        return None if values is None else self.xp.reshape(values, shape)
+
+    def _finish(self, rows: Array | None, factor: float = 1.0) -> Array:
         """Return s * rows * factor, one a row."""
         rows = self.xp.ones(self.call.row_shape(self.xp), self.call.logits) if rows is None else rows
         rows = rows if self.s is None else rows * self.s
         return _finish(self.xp, rows if factor == 1 else rows * factor, self.valid, self.bad)
 
+    @_once
     def weights(self) -> Array:
-        """Return v s W, one a row."""
-        if self._weights is None:
-            self._weights = self.finish(self.weight)
-        return self._weights
+        """V s W, one a row."""
+        return self._finish(self.weight)
 
     def denominator(self) -> Array | float | None:
-        return _denominator(self.xp, self.call, self.valid, self.weights)
+        return _denominator(self.xp, self.call, self.valid, lambda: self.weights)
+
+    def factors(self) -> SoftmaxFactors:
+        spec: SoftmaxCrossEntropy = self.call.spec
+        smoothing, w = spec.label_smoothing, self.w
+        keep, spread = 1 - smoothing, smoothing / self.call.num_classes
+        inside = spec.weighting == "term"
+        by_target = column = of_row = None
+        if w is not None and self.call.hard:
+            by_target = keep * w + spread * self.xp.sum(w) if spec.weighting == "expected" and smoothing else w
+        elif w is not None and inside:
+            column = w
+        elif w is not None:
+            of_row = self.weight
+            if spec.weighting == "expected" and smoothing:
+                of_row = keep * of_row + spread * self.xp.sum(w)
+        row = w if inside and smoothing else None
+        return SoftmaxFactors(keep, spread, of_row, by_target, not inside, column, row)
 
     def coefficients(self, denominator: Array | float | None) -> SoftmaxCoefficients:
-        spec: SoftmaxCrossEntropy = self.call.spec
-        smoothing = spec.label_smoothing
-        keep, spread = 1 - smoothing, smoothing / self.call.num_classes
-        column, row = None, self.row
-        on_target = on_all = self.weight
-        if self.weight is not None and spec.weighting == "term":
-            on_all = None
-            if not self.call.hard:
-                on_target, column = None, row
-        elif self.weight is not None:
-            row = None
-            if spec.weighting == "expected" and smoothing:
-                on_target = on_all = keep * self.weight + spread * self.xp.sum(self.w)
+        f = self.factors()
+        on_target = of_row = f.of_row
+        if f.by_target is not None:
+            on_target = self.weight if f.by_target is self.w else self.xp.take(f.by_target, self.index)
+            of_row = on_target if f.beta_by_target else None
         return SoftmaxCoefficients(
             axis=self.call.axis,
-            index=self.index,
-            targets=self.targets,
-            alpha=self.weights() if not smoothing and on_target is self.weight else self.finish(on_target, keep),
-            column=column,
-            beta=self.finish(on_all, spread) if smoothing else None,
-            row=row if smoothing else None,
+            index=self.index if self.call.hard else None,
+            targets=None if self.call.hard else self.xp.astype(self.given, self.dtype),
+            alpha=self.weights if f.keep == 1 and on_target is self.weight else self._finish(on_target, f.keep),
+            column=self.by_class(f.column),
+            beta=self._finish(of_row, f.spread) if f.spread else None,
+            row=self.by_class(f.row),
             denominator=denominator,
         )
 
@@ -187,21 +249,26 @@ class _Softmax:
 class _Sigmoid:
     """What coefficients and denominator share, for a binary loss."""
 
-    def __init__(self, xp: Arrays, call: Call, dtype: Any, narrow: bool) -> None:
+    def __init__(self, xp: Arrays, call: Call, dtype: Any) -> None:
         self.xp, self.call = xp, call
-        spec: SigmoidCrossEntropy = call.spec
-        self.s, bad = _sample_weight(xp, call), None
+        self.s = _sample_weight(xp, call)
         self.w_neg, self.w_pos = (_weight(xp, call, w) for w in call.class_weight or (None, None))
-        # Other weights and what is wider than the logits are rounded once, as part of a coefficient.
-        if (self.w_neg is not None and not narrow) or self.s is not None or call.targets.dtype == xp.wide:
-            dtype = xp.wide
-        t = xp.astype(call.targets, dtype)
-        valid = _valid(xp, call, t, spec.ignore_label)
-        if valid is not None:
-            t = xp.where(valid, t, 0.0)
-        if not call.checked:
-            bad = ~((t >= 0) & (t < INF))
-        self.t, self.valid, self.bad = t, valid, bad
+        # Weights and what is wider than the logits are rounded once, as part of a coefficient.
+        wide = self.w_neg is not None or self.s is not None or call.targets.dtype == xp.wide
+        self.dtype = xp.wide if wide else dtype
+        targets = call.targets if xp.kind(call.targets) == "f" else xp.astype(call.targets, self.dtype)
+        self.valid = _valid(xp, call, targets, call.spec.ignore_label)
+
+    @_once
+    def t(self) -> Array:
+        """Return the targets, 0 where they are ignored."""
+        t = self.xp.astype(self.call.targets, self.dtype)
+        return t if self.valid is None else self.xp.where(self.valid, t, 0.0)
+
+    @_once
+    def bad(self) -> Array | None:
+        """Return where a target is bad and was not looked at."""
+        return None if self.call.checked else ~((self.t >= 0) & (self.t < INF))
 
     def weight(self) -> Array | None:
         """Return W, an element's class weight before smoothing: several passes, so where it is needed only."""
@@ -227,17 +294,23 @@ class _Sigmoid:
         counted = xp.any(valid, last) if valid is not None and average else valid
         return _denominator(xp, call, counted, weights)
 
+    def factors(self) -> SigmoidFactors:
+        spec: SigmoidCrossEntropy = self.call.spec
+        share = 1 / self.call.num_classes if spec.average_outputs else 1.0
+        smoothing = spec.label_smoothing
+        return SigmoidFactors(share, 1 - smoothing, smoothing / 2, self.w_pos, self.w_neg, spec.weighting == "label")
+
     def coefficients(self, denominator: Array | float | None) -> SigmoidCoefficients:
-        xp, spec, smooth = self.xp, self.call.spec, self.call.spec.label_smoothing
+        xp, f = self.xp, self.factors()
         # 1 - t' is never computed as such: at t = 1 it is e / 2 to the last bit.
         pos, neg = self.t, 1 - self.t
-        if smooth:
-            pos, neg = (1 - smooth) * pos + smooth / 2, (1 - smooth) * neg + smooth / 2
+        if f.spread:
+            pos, neg = f.keep * pos + f.spread, f.keep * neg + f.spread
         if self.w_neg is not None:
-            w_pos, w_neg = (self.weight(),) * 2 if spec.weighting == "label" else (self.w_pos, self.w_neg)
+            w_pos, w_neg = (self.weight(),) * 2 if f.by_label else (f.positive, f.negative)
             pos, neg = pos * xp.astype(w_pos, pos.dtype), neg * xp.astype(w_neg, neg.dtype)
         share = self.s
-        if spec.average_outputs:
+        if self.call.spec.average_outputs:
             share = (1 if share is None else share) / self.call.num_classes
         if share is not None:
             pos, neg = pos * share, neg * share
@@ -292,6 +365,18 @@ def _denominator(xp: Arrays, call: Call, valid: Array | None, weights: Any) -> A
         case "mean_over_batch":
             return call.batch_size(xp)
     return None
+
+
+def _weighted_sum(xp: Arrays, x: Array, w: Array, axis: int) -> Array:
+    """Return the wide sum of x_c w_c; NumPy makes no array of the size of ``x`` for it."""
+    if hasattr(xp, "weighted_sum"):
+        return xp.weighted_sum(x, w, axis)
+    return xp.sum(xp.astype(x, xp.wide) * xp.reshape(w, class_shape(x.shape[axis], axis, len(x.shape))), axis)
+
+
+def denominator_of_rows(xp: Arrays, call: Call, weights: Any) -> Array | float | None:
+    """Return what a mean divides by where no position is ignored; ``weights()`` are the class weights of all."""
+    return _denominator(xp, call, None, weights)
 
 
 def _count(xp: Arrays, condition: Array) -> Array:

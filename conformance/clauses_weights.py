@@ -99,6 +99,7 @@ def _hard() -> Iterator[Draft]:
 
 
 def _dense() -> Iterator[Draft]:
+    flags: tuple[str, ...]
     for end, dtype, fields in across(*ALL):
         spec = Softmax(reduction="none", class_weight=W_SIGNED, **fields)
         yield draft(f"soft-none-{end}", spec, Z, Y, dtype, upstream=UPSTREAM, sample_weight=SIGNED)

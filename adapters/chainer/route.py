@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ except Exception as cause:  # no distutils on Python 3.12, no numpy.bool under N
 from chainer import FunctionNode, Variable
 
 from ...call import Call, prepare
-from ...compute import closed_form, composite
+from ...compute import closed_form, composite, cpu
 from ...compute.arrays import Array, ArrayFunctions
 from ...lowering import inside_of, lower, reduce, undivided
 
@@ -202,7 +202,9 @@ class _Loss(FunctionNode):  # type: ignore[misc]
 
     def __init__(self, xp: ChainerArrays, call: Call, *, keep: bool) -> None:
         self.xp, self.call, self.kept = xp, call, None
-        self.plain = _plain(xp.xp)
+        self.closed_form: Operation = cpu.loss_and_grad
+        if not xp.on_host:
+            self.closed_form = partial(closed_form.loss_and_grad, _plain(xp.xp))
         self.native = call.logits.dtype == inside_of(xp, call.spec, call.logits.dtype)
         # On a device, whether the upstream gradient is 1 cannot be asked without a synchronisation.
         reduced = (self.native or xp.on_host) and call.spec.reduction != "none"
@@ -211,7 +213,7 @@ class _Loss(FunctionNode):  # type: ignore[misc]
     def forward(self, inputs: Any) -> Any:
         self.retain_inputs((0,))
         with np.errstate(all="ignore"):
-            value, self.kept = closed_form.loss_and_grad(self.plain, self.call, gradient=self.keep)
+            value, self.kept = self.closed_form(self.call, gradient=self.keep)
         return (self.xp.xp.asarray(value),)
 
     def backward(self, indexes: Any, upstreams: Any) -> Any:
@@ -226,5 +228,5 @@ class _Loss(FunctionNode):  # type: ignore[misc]
                 if gradient is not None and self.native:
                     gradient *= upstream.array
                 else:
-                    gradient = closed_form.loss_and_grad(self.plain, self.call, upstream.array)[1]
+                    gradient = self.closed_form(self.call, upstream.array)[1]
         return (Variable(gradient, requires_grad=False),)

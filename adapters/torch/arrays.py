@@ -17,7 +17,7 @@ except ImportError as cause:
     missing_framework("torch", "torch", cause)
 from torch import Tensor
 
-from ...call import Call
+from ...call import Call, prepare
 from ...compute import composite
 from ...compute.arrays import Arrays, Kind, class_shape, wide_weights
 from ...lowering import inside_of, lower, reduce
@@ -43,11 +43,11 @@ class TorchArrays:
 
     def asarray(self, x: Any, like: Tensor, name: str) -> Tensor:
         if not isinstance(x, Tensor):
-            if isinstance(x, int | float):  # Dynamo follows no dtype of NumPy's, and a copy would synchronise
-                return torch.full((), x, dtype=torch.float64 if isinstance(x, float) else None, device=like.device)
             try:
+                if isinstance(x, int | float):  # Dynamo follows no dtype of NumPy's, and a copy would synchronise
+                    return torch.full((), x, dtype=torch.float64 if isinstance(x, float) else None, device=like.device)
                 return torch.tensor(np.array(x, np.asarray(x).dtype.newbyteorder("="), order="C"), device=like.device)
-            except (TypeError, ValueError, RuntimeError):
+            except (TypeError, ValueError, RuntimeError, OverflowError):
                 refuse(name, "be a tensor or numbers in a regular shape", type(x).__name__, error=TypeError)
         if x.layout is not torch.strided:
             refuse(name, "be a dense tensor", x.layout, error=TypeError)
@@ -133,6 +133,17 @@ def is_traced() -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
     )
+
+
+def prepared(spec: Any, logits: Any, validate: bool | None, targets: Any, *others: Any) -> Call:
+    """Return the checked call; values are looked at where that costs no synchronisation."""
+    if not isinstance(logits, Tensor):
+        refuse("logits", "be a tensor", type(logits).__name__, error=TypeError)
+    if logits.layout is not torch.strided:
+        refuse("logits", "be a dense tensor", logits.layout, error=TypeError)
+    if validate is None:
+        validate = logits.device.type == "cpu" and not is_traced()
+    return prepare(xp, spec, logits, targets, *others, check_values=validate)
 
 
 def composite_loss(call: Call, dtype: torch.dtype) -> Tensor:

@@ -1,34 +1,80 @@
-"""The fused loss on the CPU: losses and gradient in one pass over the logits, while a block of rows is in cache.
-
-Beside the gradient nothing of the logits' size is made: coefficients of that size are lowered block by block, too. They
-are divided by the denominator first, in float64, so that neither weights nor their sum need fit the type inside.
-"""
+"""The fused loss on the CPU, as an autograd function: kernels read and write the tensors' memory."""
 
 from __future__ import annotations
 
-import dataclasses
+import importlib.util
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...call import Call
-from ...compute.arrays import ArrayFunctions
-from ...compute.blocks import part, part_of_call
+from ...compute import cpu
+from ...compute.cpu import Memory
 from ...errors import refuse
-from ...lowering import SoftmaxCoefficients, denominator_of, divide, divided, inside_of, lower, unless_empty
-from ...spec import SigmoidCrossEntropy
-from . import rows as kernels
-from .arrays import HALF, NOT_INPLACE, composite_gradient, is_once, round_once, xp
-from .rows import Numbers
+from ...lowering import inside_of
+from . import threads
+from .arrays import HALF, NOT_INPLACE, TENSORS, composite_gradient, is_once, is_traced, prepared, round_once, xp
 
-host = ArrayFunctions(np)
+NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 # NumPy asks the system for large pages for arrays of this size, PyTorch does not.
 LARGE_BYTES = 1 << 22
-# Index targets of a block: what each row has beside its logits is to be as little of them.
-MOST_ROWS = 1 << 14
+MOST_REPEATED = 256
+
+
+class Arguments(NamedTuple):
+    """What a loss is given, as the user gave it."""
+
+    spec: Any
+    logits: Any
+    validate: bool | None
+    targets: Any
+    sample_weight: Any = None
+    class_weight: Any = None
+    mask: Any = None
+    denominator: Any = None
+
+    def tensors(self) -> list[Any]:
+        """Return the arguments that may be tensors."""
+        pair = self.class_weight if isinstance(self.class_weight, tuple | list) else (self.class_weight,)
+        return [self.targets, self.sample_weight, self.mask, self.denominator, *pair]
+
+    def call(self) -> Call:
+        """Return the checked call on tensors."""
+        return prepared(*self)
+
+
+def is_fused(given: Arguments) -> bool:
+    """Whether the kernels compute a call: logits alone are differentiated, once, and all is plain memory of the CPU."""
+    z = given.logits
+    if is_traced() or type(z) not in TENSORS or not z.is_cpu or z.dtype not in NAMES or not _is_plain(z):
+        return False
+    if getattr(given.spec, "inputs", None) != "logits" or cpu.kernels() is None:
+        return False
+    if torch.autograd.forward_ad._current_level >= 0:
+        return False
+    differentiable = torch.is_grad_enabled()
+    for x in given.tensors():
+        if isinstance(x, Tensor):
+            if type(x) not in TENSORS or not x.is_cpu or x.is_complex() or not _is_plain(x):
+                return False
+            if differentiable and x.requires_grad:
+                return False
+    return True
+
+
+def _is_plain(x: Tensor) -> bool:
+    return x.layout is torch.strided and not x.is_neg()
+
+
+def loss(given: Arguments, dtype: torch.dtype, inplace: bool = False) -> Tensor:
+    """Return the loss of a call that `is_fused`, in ``dtype``."""
+    z, given = given.logits, given._replace(logits=None)
+    if torch.is_grad_enabled() and z.requires_grad:
+        return Fused.apply(z, given, dtype, inplace)  # type: ignore[no-any-return, no-untyped-call]
+    return _evaluate(z, given, dtype, None)
 
 
 class Fused(torch.autograd.Function):
@@ -40,26 +86,19 @@ class Fused(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, call: Call, dtype: torch.dtype, inplace: bool) -> Tensor:
+    def forward(ctx: Any, z: Tensor, given: Arguments, dtype: torch.dtype, inplace: bool) -> Tensor:
         kept = None
-        if ctx.needs_input_grad[0]:
-            if call.spec.reduction != "none":
-                kept = z.detach() if inplace else memory_like(z)
-            weights = call.class_weight if isinstance(call.class_weight, tuple) else (call.class_weight,)
-            denominator = call.denominator
-            # What autograd saves it also lets go; nothing else may hold the batch.
-            ctx.save_for_backward(
-                None if inplace else z,
-                call.targets,
-                call.sample_weight,
-                call.mask,
-                denominator if isinstance(denominator, Tensor) else None,
-                *weights,
-            )
-            ctx.kept, ctx.inplace, ctx.inside = kept, inplace, inside_of(xp, call.spec, call.logits.dtype)
-            number = None if isinstance(denominator, Tensor) else denominator
-            ctx.rest = (call.spec, number, call.checked, call.shape, call.axis)
-        return evaluate(call, dtype, kept)
+        if given.spec.reduction != "none":
+            kept = z.detach() if inplace else memory_like(z)
+        value = _evaluate(z, given, dtype, kept)
+        # What autograd saves it also lets go; nothing else may hold the batch.
+        arguments = given.tensors()
+        tensors = [x if isinstance(x, Tensor) else None for x in arguments]
+        ctx.save_for_backward(None if inplace else z, *tensors)
+        others = [x if y is None else None for x, y in zip(arguments, tensors, strict=True)]
+        ctx.given = given.spec, others, isinstance(given.class_weight, tuple | list)
+        ctx.kept, ctx.inplace = kept, inplace
+        return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None, None, None]:
@@ -67,42 +106,23 @@ class Fused(torch.autograd.Function):
         once = is_once(upstream)
         if ctx.inplace and not (once and kept is not None):
             refuse("inplace", NOT_INPLACE, True, error=RuntimeError)
+        spec, others, is_pair = ctx.given
         if kept is not None and once:
             factor = upstream.item()
             if factor == 1:
                 return kept, None, None, None
-            if ctx.inplace or (kept.dtype is ctx.inside and math.isfinite(factor)):
+            if ctx.inplace or (kept.dtype is inside_of(xp, spec, kept.dtype) and math.isfinite(factor)):
                 return kept.mul_(upstream), None, None, None
-        z, *arguments = ctx.saved_tensors  # raises if one of them was changed in place since
-        call = _call_of(ctx.rest, z, *arguments)
+        z, *tensors = ctx.saved_tensors  # raises if one of them was changed in place since
+        arguments = [other if x is None else x for x, other in zip(tensors, others, strict=True)]
+        targets, sample_weight, mask, denominator, *weights = arguments
+        class_weight = tuple(weights) if is_pair else weights[0]
+        given = Arguments(spec, z, False, targets, sample_weight, class_weight, mask, denominator)
         if not once:
-            return composite_gradient(call, upstream), None, None, None
-        upstream = upstream.to(torch.float64)
-        if call.spec.reduction == "none" and call.position_axis is not None:
-            upstream = upstream.unsqueeze(call.position_axis)
+            return composite_gradient(given.call(), upstream), None, None, None
         gradient = memory_like(z) if kept is None else kept
-        evaluate(call, upstream.dtype, gradient, upstream)
+        _evaluate(z, given, upstream.dtype, gradient, upstream)
         return gradient, None, None, None
-
-
-def _call_of(rest: tuple[Any, ...], z: Tensor, *arguments: Any) -> Call:
-    """Return the call again of what was saved."""
-    targets, sample_weight, mask, tensor, *weights = arguments
-    spec, number, checked, shape, axis = rest
-    if weights == [None] and spec.class_weight is not None:
-        weights = [xp.weights(spec, shape[axis], z)]
-    return Call(
-        spec=spec,
-        logits=z,
-        targets=targets,
-        sample_weight=sample_weight,
-        class_weight=tuple(weights) if len(weights) == 2 else weights[0],
-        mask=mask,
-        denominator=number if tensor is None else tensor,
-        checked=checked,
-        shape=shape,
-        axis=axis,
-    )
 
 
 def memory_like(z: Tensor) -> Tensor:
@@ -112,193 +132,86 @@ def memory_like(z: Tensor) -> Tensor:
     return torch.from_numpy(np.empty(z.nbytes, np.uint8)).view(z.dtype).view(z.shape)
 
 
-def evaluate(call: Call, dtype: torch.dtype, gradient: Tensor | None, upstream: Tensor | None = None) -> Tensor:
-    """Return the loss; ``gradient``, if there is one, becomes its gradient times ``upstream`` (1 where None).
-
-    Parameters
-    ----------
-    dtype : torch.dtype
-        Of the loss.
-    gradient : Tensor, optional
-        Of the logits' shape and type; may be their memory.
-    upstream : Tensor, optional
-        float64, 0-d or broadcastable against the logits.
-    """
-    z, spec, inside = call.logits, call.spec, inside_of(xp, call.spec, call.logits.dtype)
-    direct = gradient is not None and gradient.dtype is inside and gradient.data_ptr() != z.data_ptr()
-    sparse = call.hard and not spec.label_smoothing
-    rows_of: Any = _Hard(call, direct, inside) if sparse else _ByElement(call, inside)
-    each: Any = None
-    work: Any = None
-    total = 0.0
-    with np.errstate(all="ignore"):
-        for block in rows_of.blocks:
-            logits, slopes = z, gradient
-            if block is not ...:
-                logits, slopes = z[block], None if gradient is None else gradient[block]
-            out: Any = slopes
-            if not direct:
-                out = work = torch.empty_like(logits, dtype=inside) if work is None else work[: len(logits)]
-            rows = rows_of(block, logits, out, slopes is not None, part(upstream, block))
-            if slopes is not None and slopes is not out:
-                slopes.copy_(round_once(out, slopes.dtype) if slopes.dtype in HALF else out)
-            if spec.reduction != "none":
-                total += float(rows.sum())
-                continue
-            rows = torch.as_tensor(rows)
-            if block is not ...:
-                each = rows.new_empty(call.row_shape(xp)) if each is None else each
-                each[block].copy_(rows)
-            else:
-                each = rows
-    if spec.reduction == "none":
-        return round_once(each if call.position_axis is None else each.reshape(call.loss_shape(xp)), dtype)
-    wide = torch.float64 if dtype in HALF else dtype
-    value = torch.tensor(total, dtype=wide, device=z.device)
-    if rows_of.coefficients.denominator is not None:
-        value = unless_empty(xp, spec.zero_denominator, value, rows_of.coefficients.denominator)
-    return round_once(value, dtype)
+_repeated: dict[Any, cpu.Repeated] = {}
 
 
-def block_of(direct: bool, inside: torch.dtype) -> int:
-    """Return how many logits of index targets a block has; ``direct`` where it is computed in the gradient's memory."""
-    # Two passes follow the softmax; larger blocks are fewer, but scratch memory is not to be noticed.
-    return (1 << 23 if direct else 1 << 21) // inside.itemsize
+def _key(z: Tensor, given: Arguments, gradient: Tensor | None) -> Any:
+    """Return what calls have in common that can be repeated, None for other calls."""
+    spec, _, validate, targets, sample_weight, w, mask, denominator = given
+    if sample_weight is not None or mask is not None or denominator is not None or validate is False:
+        return None
+    if type(targets) is not Tensor or z.dtype in HALF or (gradient is not None and gradient.data_ptr() == z.data_ptr()):
+        return None
+    if w is not None:  # a factor of an index's row alone, or part of what is kept
+        if not (type(w) is Tensor and w.dtype in NAMES and w.dtype not in HALF) or targets.ndim == z.ndim:
+            return None
+        if spec.label_smoothing:
+            return None
+    weights = None if w is None else (w.dtype, w.shape)
+    return spec, z.dtype, z.shape, z.stride(), targets.dtype, targets.shape, targets.stride(), weights, gradient is None
 
 
-def _blocks(call: Call, room: int) -> list[Any]:
-    """Return blocks of the first axis, of about ``room`` logits: an index of them each."""
-    z = call.logits
-    n = z.shape[0] if z.ndim > 1 and call.axis != 0 else 1
-    positions = max(1, z.numel() // call.num_classes) if call.hard else 1
-    step = max(1, min(room * n // max(1, z.numel()), MOST_ROWS * n // positions))
-    if step >= n:
-        return [...]
-    rest = (slice(None),) * (z.ndim - 1)
-    return [(slice(start, min(start + step, n)), *rest) for start in range(0, n, step)]
+@np.errstate(all="ignore")
+def _evaluate(
+    z: Tensor, given: Arguments, dtype: torch.dtype, gradient: Tensor | None, upstream: Tensor | None = None
+) -> Tensor:
+    """Return the loss in ``dtype``; ``gradient``, if there is one, becomes its gradient times ``upstream``."""
+    key = None if upstream is not None or dtype is not z.dtype else _key(z, given, gradient)
+    known = _repeated.get(key)
+    if known is not None:
+        w = None if given.class_weight is None else given.class_weight.detach().double().numpy()
+        if w is None or math.isfinite(np.add.reduce(w)):
+            slopes = 0 if gradient is None else gradient.data_ptr()
+            y = given.targets
+            found = known.evaluate(z.data_ptr(), slopes, y.data_ptr(), y.numpy(), w, threads.team())
+            if found is not None:
+                return torch.from_numpy(np.array(found, NAMES[dtype]))
+    memory = _memory(z)
+    spec, _, validate, *others = given
+    call = cpu.prepare(spec, memory, *map(_on_host, others), check_values=validate is not False)
+    if call.shape and cpu.axes_of(call).strides(memory.shape, memory.strides) is None:
+        memory = _memory(z.contiguous())
+    written = None if gradient is None else _memory(gradient)
+    if written is not None and cpu.axes_of(call).strides(written.shape, written.strides) is None:
+        apart = torch.empty(z.shape, dtype=z.dtype)
+        value = _evaluate(z, given, dtype, apart, upstream)
+        gradient.copy_(apart)  # type: ignore[union-attr]
+        return value
+    factor: Any = None
+    if upstream is not None:
+        factor = upstream.double().numpy(force=True)
+        if factor.ndim and call.position_axis is not None:
+            factor = np.expand_dims(factor, call.position_axis)
+    value = cpu.evaluate(call, memory, written, factor, threads.team())
+    if written is not None and written.address == memory.address and z.numel():
+        torch.autograd.graph.increment_version(z)
+    if key is not None and known is None and cpu.Repeated.fits(call) and memory.owner is z:
+        if len(_repeated) >= MOST_REPEATED:
+            _repeated.clear()
+        _repeated[key] = cpu.Repeated(call, memory, written)
+    if isinstance(value, float):
+        if dtype in HALF:
+            return round_once(torch.tensor(value, dtype=torch.float64), dtype)
+        return torch.from_numpy(np.array(value, NAMES[dtype]))
+    losses = torch.from_numpy(value)
+    return losses.view(dtype) if losses.dtype is not torch.float64 else round_once(losses, dtype)
 
 
-class _Coefficients:
-    """The coefficients of a call, divided by the denominator: lowered at once in a single block, else in each."""
-
-    def __init__(self, xp: Any, call: Call, inside: Any, blocks: list[Any]) -> None:
-        self.xp, self.inside = xp, inside
-        self.whole = lower(xp, call, inside) if blocks == [...] else None
-        if self.whole is not None:
-            denominator = self.whole.denominator
-        else:
-            denominator = denominator_of(xp, call, inside, (part_of_call(call, block) for block in blocks))
-        self.denominator = None if denominator is None else float(denominator)
-        self.call, self.narrow = call, False
-        if self.whole is not None:
-            self.whole = divided(xp, dataclasses.replace(self.whole, denominator=self.denominator))
-            return
-        self.call = _divided(xp, call, self.denominator)
-        weights = self.call.class_weight
-        self.narrow = isinstance(weights, tuple) and all(_is_moderate(xp.to_numpy(w)) for w in weights)
-
-    def part(self, block: Any) -> Any:
-        """Return those of a block."""
-        if self.whole is not None:
-            return self.whole
-        c: Any = lower(self.xp, part_of_call(self.call, block), self.inside, self.narrow)
-        return c if c.denominator == 1 else divided(self.xp, c)
+def _memory(x: Tensor) -> Memory:
+    return Memory(x.data_ptr(), tuple(x.shape), x.stride(), NAMES[x.dtype], x)
 
 
-class _Hard:
-    """Index targets: one coefficient a row, lowered by NumPy, which is faster on few numbers."""
+def _on_host(x: Any) -> Any:
+    """Return an argument as NumPy's array, which shares a tensor's memory."""
+    if isinstance(x, tuple | list):
+        return type(x)(map(_on_host, x)) if any(isinstance(item, Tensor) for item in x) else x
+    if not isinstance(x, Tensor):
+        return x
+    x = x.detach()
+    if x.dtype is not torch.bfloat16:
+        return x.numpy()
+    if importlib.util.find_spec("ml_dtypes") is None:
+        return x.float().numpy()
+    import ml_dtypes
 
-    def __init__(self, call: Call, direct: bool, inside: torch.dtype) -> None:
-        self.blocks = _blocks(call, block_of(direct, inside))
-        self.coefficients = _Coefficients(host, _on_host(call), host.wide, self.blocks)
-
-    def __call__(self, block: Any, z: Tensor, out: Tensor, wanted: bool, upstream: Tensor | None) -> Any:
-        """Return the weighted losses of a block; ``out`` is written over, with the gradient if it is wanted."""
-        c, slopes = self.coefficients.part(block), None
-        if wanted:
-            slopes = c.alpha if upstream is None else _times(c.alpha, upstream.numpy())
-        loss, rare = kernels.hard(z, c.axis, c.index, out, slopes)
-        rows = c.alpha * loss
-        return np.where(c.alpha == 0, 0.0, rows) if rare else rows
-
-
-class _ByElement:
-    """Distributions, smoothing and binary losses: coefficients of the logits' size."""
-
-    def __init__(self, call: Call, inside: torch.dtype) -> None:
-        binary = isinstance(call.spec, SigmoidCrossEntropy)
-        # The more arrays a kernel holds, the smaller is the block of which they all are in cache.
-        self.blocks = _blocks(call, (1 << 19 if binary else 1 << 21) // inside.itemsize)
-        self.coefficients, self.inside = _Coefficients(xp, call, inside, self.blocks), inside
-        self.reduced = call.spec.reduction != "none"
-
-    def __call__(self, block: Any, z: Tensor, out: Tensor, wanted: bool, upstream: Tensor | None) -> Tensor:
-        c = self.coefficients.part(block)
-        slopes = None if not wanted else 1.0 if upstream is None else upstream
-        if isinstance(c, SoftmaxCoefficients):
-            rows = kernels.dense(z, c.axis, _dense_coefficients(c, z, self.inside), out, slopes)
-        else:
-            rows = kernels.binary(z.to(self.inside), c.pos.to(self.inside), c.neg.to(self.inside), out, slopes)
-            if rows.ndim and (self.reduced or self.coefficients.call.spec.average_outputs):
-                rows = rows.sum(-1, keepdim=True, dtype=torch.float64 if self.reduced else None)
-        return rows.double() if self.reduced else rows
-
-
-def _on_host(call: Call) -> Call:
-    """Return the call with NumPy's arrays, but for the logits."""
-
-    def array(x: Tensor | None) -> Any:
-        return None if x is None else x.numpy(force=True)
-
-    weights, denominator = call.class_weight, call.denominator
-    return Call(
-        spec=call.spec,
-        logits=call.logits,
-        targets=array(call.targets),
-        sample_weight=array(call.sample_weight),
-        class_weight=array(None if weights is None else weights.double()),
-        mask=array(call.mask),
-        denominator=float(denominator) if isinstance(denominator, Tensor) else denominator,
-        checked=call.checked,
-        shape=call.shape,
-        axis=call.axis,
-        none_ignored=call.none_ignored,
-    )
-
-
-def _divided(xp: Any, call: Call, denominator: float | None) -> Call:
-    """Return the call with weights divided by the denominator, if it has any: they are fewer than coefficients."""
-    weights, s = call.class_weight, call.sample_weight
-    if denominator is not None and (weights is not None or s is not None):
-        if weights is None:
-            s = divide(xp, "zero", s, denominator)
-        elif isinstance(weights, tuple):
-            weights = tuple(divide(xp, "zero", xp.astype(weight, xp.wide), denominator) for weight in weights)
-        else:
-            weights = divide(xp, "zero", xp.astype(weights, xp.wide), denominator)
-        denominator = 1.0
-    return dataclasses.replace(call, class_weight=weights, sample_weight=s, denominator=denominator)
-
-
-def _is_moderate(w: Numbers) -> bool:
-    """Whether float32 holds the weights, and their products with targets."""
-    w = w.astype(np.float64, copy=False)
-    return bool(((w == 0) | ((w > 1e-20) & (w < 1e20))).all())
-
-
-def _dense_coefficients(c: SoftmaxCoefficients, z: Tensor, inside: torch.dtype) -> Tensor:
-    """Return a_ic, to be written over."""
-    if c.index is None:
-        a: Tensor = c.targets.to(inside) * c.alpha.to(inside)  # type: ignore[union-attr]
-        a = a if c.column is None else a.mul_(c.column.to(inside))
-    else:
-        a = torch.zeros_like(z, dtype=inside).scatter_(c.axis, c.index, c.alpha.to(inside))
-    if c.beta is not None:
-        a += (c.beta if c.row is None else c.beta * c.row).to(inside)
-    return a
-
-
-def _times(alpha: Numbers, upstream: Numbers) -> Numbers:
-    """Return the product, and 0 where the coefficient is 0 whatever is upstream."""
-    slopes = alpha * upstream
-    return slopes if math.isfinite(slopes.sum()) else np.where(alpha == 0, 0.0, slopes)
+    return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)

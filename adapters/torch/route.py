@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 from functools import lru_cache
 from typing import Any
@@ -12,34 +11,26 @@ from .arrays import composite_loss, is_traced, kept, xp  # isort: skip  (it word
 import torch
 from torch import Tensor
 
-from ...call import Call, prepare
+from ...call import Call
 from ...errors import refuse
 from ...lowering import denominator_of, inside_of, summed
+from . import cpu
 from .arrays import TENSORS
-from .cpu import Fused
+from .cpu import Arguments
+
+make_call = Arguments
 
 
-def make_call(spec: Any, logits: Any, validate: bool | None, targets: Any, *others: Any) -> Call:
-    """Return the checked call; values are looked at where that costs no synchronisation."""
-    if not isinstance(logits, Tensor):
-        refuse("logits", "be a tensor", type(logits).__name__, error=TypeError)
-    if logits.layout is not torch.strided:
-        refuse("logits", "be a dense tensor", logits.layout, error=TypeError)
-    if validate is None:
-        validate = logits.device.type == "cpu" and not is_traced()
-    return prepare(xp, spec, logits, targets, *others, check_values=validate)
-
-
-def loss(call: Call, inplace: bool = False) -> Tensor:
+def loss(given: Arguments, inplace: bool = False) -> Tensor:
     """Return the loss in the logits' type."""
-    return _value(call, call.logits.dtype, inplace)
+    return _value(given, None, inplace)
 
 
-def loss_parts(call: Call) -> tuple[Tensor, Tensor]:
+def loss_parts(given: Arguments) -> tuple[Tensor, Tensor]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
-    denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype), (call,))
-    total = dataclasses.replace(call, spec=_summed(call.spec), denominator=None)
-    numerator = _value(total, torch.float64)
+    call = given.call()
+    denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype))
+    numerator = _value(given._replace(spec=_summed(call.spec), validate=False), torch.float64)
     if not isinstance(denominator, Tensor):  # made on the device: a copy to it would synchronise
         denominator = numerator.new_full((), 1.0 if denominator is None else denominator)
     return numerator, denominator.to(torch.float64)
@@ -48,24 +39,21 @@ def loss_parts(call: Call) -> tuple[Tensor, Tensor]:
 _summed = kept(summed.__wrapped__)
 
 
-def _value(call: Call, dtype: torch.dtype, inplace: bool = False) -> Tensor:
+def _value(given: Arguments, dtype: torch.dtype | None, inplace: bool = False) -> Tensor:
+    if cpu.is_fused(given):
+        if inplace:
+            _check_inplace(given.logits, given.spec, fused=True)
+        return cpu.loss(given, dtype or given.logits.dtype, inplace)
+    call = given.call()
     differentiable = torch.is_grad_enabled()
-    fused = _can_fuse(call, differentiable)
+    fused = _fused_on_device(call, differentiable)
     if inplace:
-        _check_inplace(call, fused)
-    if not fused:
-        return composite_loss(call, dtype)
+        _check_inplace(call.logits, call.spec, fused=fused is not None)
+    if fused is None:
+        return composite_loss(call, dtype or call.logits.dtype)
     # A Function is not told of `no_grad`, and would make a gradient for nobody.
     z = call.logits if differentiable else call.logits.detach()
-    return _fused_on(z).apply(z, call, dtype, inplace)  # type: ignore[no-any-return]
-
-
-def _fused_on(z: Tensor) -> Any:
-    """Return the fused function of the logits' device, or None."""
-    if z.is_cpu:
-        return Fused
-    device = _on_gpu() if z.is_cuda else None
-    return device.FusedOnDevice if device and device.is_usable(z) else None
+    return fused.apply(z, call, dtype or z.dtype, inplace)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=1)
@@ -78,27 +66,31 @@ def _on_gpu() -> Any:
     return gpu
 
 
-def _can_fuse(call: Call, differentiable: bool) -> bool:
+def _fused_on_device(call: Call, differentiable: bool) -> Any:
+    """Return the fused function of a GPU, None where a composite of operations is needed."""
     z, weights = call.logits, call.class_weight
-    if _fused_on(z) is None or call.spec.inputs != "logits" or type(z) not in TENSORS or is_traced():
-        return False
+    if not z.is_cuda or call.spec.inputs != "logits" or type(z) not in TENSORS or is_traced():
+        return None
     if torch.autograd.forward_ad._current_level >= 0:
-        return False
+        return None
     others = (call.targets, call.sample_weight, *(weights if isinstance(weights, tuple) else (weights,)))
-    return not (differentiable and any(x is not None and x.requires_grad for x in others))
+    if differentiable and any(x is not None and x.requires_grad for x in others):
+        return None
+    device = _on_gpu()
+    return device.FusedOnDevice if device and device.is_usable(z) else None
 
 
-def _check_inplace(call: Call, fused: bool) -> None:
+def _check_inplace(z: Tensor, spec: Any, *, fused: bool) -> None:
     """Refuse to write over logits that others still need, or with a gradient that must be rounded from a wider one."""
-    z = call.logits
     owner = z._base if z._base is not None else z
+    inside = inside_of(xp, spec, z.dtype)
     reason = None
     if not fused:
         reason = "True where the loss is composed of operations (inputs=, gradients of weights, transforms, devices)"
-    elif call.spec.reduction == "none":
+    elif spec.reduction == "none":
         reason = "True with reduction='none'"
-    elif z.dtype is not inside_of(xp, call.spec, call.logits.dtype):
-        reason = f"True with {z.dtype} logits that are computed in {inside_of(xp, call.spec, call.logits.dtype)}"
+    elif z.dtype is not inside:
+        reason = f"True with {z.dtype} logits that are computed in {inside}"
     elif not z.is_contiguous():
         reason = "True with logits that are not contiguous"
     elif owner.is_leaf and owner.requires_grad:

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..call import prepare
 from ..compute.arrays import ArrayFunctions
-from ..errors import refuse
-from ..spec import Inputs, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from ..errors import calling, refuse
+from ..spec import Inputs, SigmoidCrossEntropy, SoftmaxCrossEntropy, _choice, _integer
 from ..streams import STANDARD_INPUT, read
 from .npz import LARGEST, read_npz
 
@@ -136,13 +136,11 @@ def make_batch(
     kind: str | None = None,
 ) -> Batch:
     """Return the batch, with what was not said inferred from the shapes."""
-    if inputs not in get_args(Inputs):
-        refuse("inputs", f"be one of {INPUTS}", repr(inputs))
-    if kind not in (None, *get_args(Kind)):
-        refuse("kind", "be 'softmax' or 'sigmoid'", repr(kind))
-    scores, targets = _numbers(inputs, scores), _numbers("targets", targets)
+    _choice("inputs", inputs, get_args(Inputs))
+    _choice("kind", kind, (None, *get_args(Kind)))
+    scores, targets = _numbers("logits", scores), _numbers("targets", targets)
     if scores.dtype.kind in "iub" or scores.ndim == 0:
-        refuse(inputs, "be floating point, with a class axis", f"{scores.dtype} of shape {scores.shape}")
+        refuse("logits", "be floating point, with a class axis", f"{scores.dtype} of shape {scores.shape}")
     dtype, scores = scores.dtype, scores.astype(np.float64)
     where = _class_axis(scores, targets, axis)
     found = kind or _kind(scores, targets, where)
@@ -166,6 +164,7 @@ def make_batch(
     return _checked(Batch("softmax", inputs, scores, targets, class_weight, axis=where, **rest))  # type: ignore[arg-type]
 
 
+@calling(ignore_label="ignore_index")
 def _checked(batch: Batch) -> Batch:
     """Refuse what no convention can take: everything but labels that are no class, which some of them do."""
     shared = {"class_weight": batch.class_weight, "label_smoothing": batch.label_smoothing}
@@ -198,6 +197,7 @@ def _class_axis(scores: Array, targets: Array, axis: int | None) -> int | None:
     """Return the class axis; None where no axis fits the targets."""
     ndim, same = scores.ndim, scores.shape == targets.shape
     if axis is not None:
+        axis = _integer("axis", axis, "be an int or None")
         if not -ndim <= axis < ndim:
             refuse("axis", f"be an axis of the logits, whose shape is {scores.shape}", axis)
         return axis % ndim if same or _without(scores.shape, axis % ndim) == targets.shape else None
@@ -257,4 +257,5 @@ def load_batch(path: Path, **given: Any) -> Batch:
     inputs = scores[0]
     values: dict[str, Any] = {name: arrays[name] for name in OPTIONAL if name in arrays}
     values |= {name: value for name, value in given.items() if value is not None}
-    return make_batch(arrays[inputs], arrays["targets"], inputs=inputs, **values)
+    make = calling(logits=inputs)(make_batch)
+    return make(arrays[inputs], arrays["targets"], inputs=inputs, **values)

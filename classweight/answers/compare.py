@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..call import prepare
-from ..compute import closed_form
+from ..compute import cpu
 from ..compute.arrays import ArrayFunctions
 from ..lowering import denominator_of
 from .batch import Array, Batch, make_batch
@@ -232,8 +232,8 @@ def _numbers(spec: Spec, batch: Batch) -> tuple[float, float, Array]:
     arguments = (batch.targets, batch.sample_weight, None, batch.mask)
     call = prepare(_xp, spec, scores, *arguments, check_values=True)
     with np.errstate(all="ignore"):
-        loss, gradient = closed_form.loss_and_grad(_xp, call)
-        denominator = denominator_of(_xp, call, np.float64, (call,))
+        loss, gradient = cpu.loss_and_grad(call)
+        denominator = denominator_of(_xp, call, np.float64)
         if spec.inputs != "logits":
             gradient = _through_softmax(batch, spec.inputs, scores, gradient)
     return float(loss), 1.0 if denominator is None else float(denominator), gradient

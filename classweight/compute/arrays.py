@@ -92,7 +92,7 @@ _KINDS: dict[str, Kind] = {"float": "f", "bfloat16": "f", "int": "i", "uint": "i
 
 @lru_cache(maxsize=64)
 def _kind(dtype: Any) -> Kind:
-    name = str(dtype).rsplit(".", 1)[-1]
+    name = getattr(dtype, "name", str(dtype)).rsplit(".", 1)[-1]  # NumPy's str of a swapped type is ">f8"
     for prefix, kind in _KINDS.items():
         if name.startswith(prefix):
             return kind

@@ -1,8 +1,7 @@
-"""One call on an array library without an autograd: the loss and, if asked, its gradient, block by block.
+"""Losses and their gradient in closed form over whole arrays: NumPy without a compiler, CuPy where it has no kernel.
 
-The rows of a block stay in cache from the logits to the rounded gradient. Beside the gradient nothing of the logits'
-size is made: coefficients of that size are lowered block by block, too. They are divided by the denominator first, in
-float64, so that neither the weights nor their sum need fit the type that is computed in.
+Written over the array API standard, as the equations read. The formulas are those of `classweight.compute.composite`.
+On the host all is computed in float64 and rounded once; kernels are what is fast there.
 """
 
 from __future__ import annotations
@@ -11,56 +10,26 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ..call import Call
 from ..errors import refuse
-from ..lowering import SoftmaxCoefficients, denominator_of, divided, inside_of, lower, summed, undivided, unless_empty
-from . import few, kernels
-from .arrays import Array, ArrayFunctions, Entries
-from .blocks import FEW_CLASSES, Layout, blocks, fits_a_block, part, part_of_call
+from ..lowering import NAN, SoftmaxCoefficients, divided, inside_of, lower, summed, undivided, unless_empty
+from .arrays import Array, ArrayFunctions
+from .composite import clip, divides_first, divisor
 
+Result = tuple[Array, Array | None]
 Rows = Callable[[ArrayFunctions, Call, Any, Any], tuple[Array, Any]]
 
 
-def block_by_block(xp: ArrayFunctions, call: Call, c: Any, scale: Array | None) -> tuple[Array, Any]:
-    """Return the weighted row losses, or sums of them where they are added up; with a scale, the gradient times it.
-
-    Coefficients that are not given are lowered for each block in its turn.
-    """
-    inside, layout, z = inside_of(xp, call.spec, call.logits.dtype), Layout(xp, call), call.logits
-    rows, sums = None, []
-    if call.spec.reduction == "none":
-        rows = xp.xp.empty(call.row_shape(xp), dtype=z.dtype)
-    gradient = None if scale is None else xp.xp.empty(z.shape, dtype=z.dtype)
-    for block in blocks(xp, call, inside):
-        of_block, within = c, block
-        if c is None:
-            of_block, within = divided(xp, lower(xp, part_of_call(call, block), inside)), ...
-
-        def share(x: Array | None, within: Any = within) -> Any:
-            return part(x, within)
-
-        slopes = None if gradient is None else gradient[block]
-        loss = _block(xp, call, layout, of_block, z[block], share, part(scale, block), slopes)
-        if rows is None:
-            sums.append(xp.sum(xp.astype(loss, xp.wide)))
-        else:
-            of_rows = part(rows, block)
-            of_rows[...] = round_once(xp, xp.reshape(loss, of_rows.shape), z.dtype)
-    return (sum(sums[1:], sums[0]) if rows is None else rows), gradient
-
-
-def loss_parts(xp: ArrayFunctions, call: Call, rows_of: Rows = block_by_block) -> tuple[Array, Array]:
+def loss_parts(xp: ArrayFunctions, call: Call, rows_of: Rows | None = None) -> tuple[Array, Array]:
     """Return the sum over positions and what a mean divides it by (1 for a sum), in float64."""
-    c, denominator = _coefficients(xp, call)
-    call = dataclasses.replace(call, spec=summed(call.spec), denominator=None)
-    rows, _ = rows_of(xp, call, undivided(c) if c else None, None)
-    return xp.sum(xp.astype(rows, xp.wide)), xp.xp.asarray(1.0 if denominator is None else denominator, dtype=xp.wide)
+    c = lower(xp, call, _inside(xp, call))
+    rows, _ = (rows_of or of_arrays)(xp, dataclasses.replace(call, spec=summed(call.spec)), undivided(c), None)
+    denominator = 1.0 if c.denominator is None else c.denominator
+    return xp.sum(xp.astype(rows, xp.wide)), xp.xp.asarray(denominator, dtype=xp.wide)
 
 
 def loss_and_grad(
-    xp: ArrayFunctions, call: Call, upstream: Any = None, *, gradient: bool = True, rows_of: Rows = block_by_block
+    xp: ArrayFunctions, call: Call, upstream: Any = None, *, gradient: bool = True, rows_of: Rows | None = None
 ) -> tuple[Array, Any]:
     """Return the loss and its gradient times ``upstream`` in the logits' type, each rounded once.
 
@@ -72,109 +41,164 @@ def loss_and_grad(
     ValueError
         An upstream gradient of another shape than the loss's.
     """
-    if upstream is None and xp.xp is np and (found := few.of_call(call, gradient=gradient)):
-        return found
-    c, denominator = _coefficients(xp, call)
-    scale = _scale(xp, call, upstream) if gradient else None
-    if c is None:
-        call = dataclasses.replace(call, denominator=denominator)
-    rows, slopes = rows_of(xp, call, divided(xp, c) if c else None, scale)
+    c = lower(xp, call, _inside(xp, call))
+    scale = scale_of(xp, call, upstream) if gradient else None
+    rows, slopes = (rows_of or of_arrays)(xp, call, divided(xp, c), scale)
     if call.spec.reduction == "none":
         rows = xp.reshape(rows, call.loss_shape(xp))
     else:
         rows = xp.sum(xp.astype(rows, xp.wide))
-        if denominator is not None:
-            rows = unless_empty(xp, call.spec.zero_denominator, rows, denominator)
+        if c.denominator is not None:
+            rows = unless_empty(xp, call.spec.zero_denominator, rows, c.denominator)
     return round_once(xp, rows, call.logits.dtype), slopes
 
 
-def _coefficients(xp: ArrayFunctions, call: Call) -> tuple[Any, Any]:
-    """Return coefficients and denominator; no coefficients where they are to be lowered block by block."""
-    inside = inside_of(xp, call.spec, call.logits.dtype)
-    if fits_a_block(xp, call, inside) or (call.hard and call.num_classes > FEW_CLASSES):
-        c = lower(xp, call, inside)
-        return c, c.denominator
-    return None, denominator_of(xp, call, inside, (part_of_call(call, block) for block in blocks(xp, call, inside)))
-
-
-def _scale(xp: ArrayFunctions, call: Call, upstream: Any) -> Any:
-    """Return the upstream gradient as a wide array that broadcasts against the logits; on the host 1 for none."""
+def scale_of(xp: ArrayFunctions, call: Call, upstream: Any) -> Array:
+    """Return the upstream gradient as a wide array that broadcasts against the logits."""
     if upstream is None:
-        return 1 if xp.on_host else xp.ones((1,) * len(call.shape), call.logits)
+        return xp.ones((1,) * len(call.shape), call.logits)
     each = call.spec.reduction == "none"
     shape = call.loss_shape(xp) if each else ()
-    scale = xp.xp.asarray(upstream, dtype=xp.wide)
-    if tuple(scale.shape) != shape:
-        refuse("upstream", f"have the loss's shape {shape}", tuple(scale.shape))
+    scale = xp.asarray(upstream, call.logits, "upstream")
+    if xp.kind(scale) == "other" or tuple(scale.shape) != shape:
+        refuse("upstream", f"be real numbers of the loss's shape {shape}", f"{scale.dtype} of shape {scale.shape}")
+    scale = xp.astype(scale, xp.wide)
     return xp.expand_dims(scale, call.position_axis) if each and call.position_axis is not None else scale
 
 
-def _block(
-    xp: ArrayFunctions, call: Call, layout: Layout, c: Any, z: Array, share: Any, scale: Any, slopes: Any
-) -> Array:
-    """Return one block's weighted row losses; write its gradient to ``slopes``, if there is one."""
-    gradient = slopes is not None
-    flat = layout.array(z, inside_of(xp, call.spec, call.logits.dtype))
-    out = layout.work(flat, z, slopes)
-    if isinstance(c, SoftmaxCoefficients) and c.index is not None and c.beta is None and call.spec.inputs == "logits":
-        alpha, index = layout.rows(share(c.alpha)), layout.rows(share(c.index))
-        coefficient = _times(xp, alpha, layout.rows(scale)) if gradient else None
-        loss, slope = kernels.hard(xp, flat, layout.axis, index, coefficient, out)
-        loss = alpha * loss
-        if kernels.may_be_infinite(xp, loss):
-            loss = xp.where(alpha == 0, 0.0, loss)
-    else:
-        loss, slope = _by_element(xp, call, layout, c, flat, share, out, gradient)
-        if gradient:
-            slope = _times(xp, slope, layout.rows(scale))
-    if gradient:
-        layout.write(round_once(xp, slope, slopes.dtype), slopes)
-    return loss
-
-
-def _by_element(
-    xp: ArrayFunctions, call: Call, layout: Layout, c: Any, z: Array, share: Any, out: Array | None, gradient: bool
-) -> kernels.Result:
-    """Return losses and slopes of coefficients of which each element has its own."""
-    spec, inside, axis = call.spec, z.dtype, layout.axis
-    if not isinstance(c, SoftmaxCoefficients):
-        pos, neg = xp.astype(share(c.pos), inside), xp.astype(share(c.neg), inside)
+def of_arrays(xp: ArrayFunctions, call: Call, c: Any, scale: Array | None) -> tuple[Array, Any]:
+    """Return the weighted row losses and, with a scale, the gradient times it."""
+    spec, inside, eps = call.spec, _inside(xp, call), xp.eps(call.logits)
+    z, gradient = xp.astype(call.logits, inside), scale is not None
+    if isinstance(c, SoftmaxCoefficients):
+        a = _dense_coefficients(xp, c, z)
         if spec.inputs == "logits":
-            loss, slope = kernels.binary(xp, z, pos, neg, gradient)
+            loss, slopes = softmax(xp, z, c.axis, a, gradient)
+        elif spec.inputs == "log_probs":
+            loss, slopes = log_probs(xp, z, c.axis, a, gradient)
         else:
-            loss, slope = kernels.binary_probs(xp, z, pos, neg, spec, xp.eps(call.logits), gradient)
-        return (xp.sum(loss, z.ndim - 1) if spec.average_outputs else loss), slope
-    a = _dense_coefficients(xp, layout, c, z, share)
-    if spec.inputs == "logits":
-        return kernels.dense(xp, z, axis, a, gradient, out)
-    if spec.inputs == "log_probs":
-        return kernels.log_probs(xp, z, axis, a, gradient)
-    return kernels.probs(xp, z, axis, a, spec, xp.eps(call.logits), gradient)
+            loss, slopes = probs(xp, z, c.axis, a, spec, eps, gradient)
+    else:
+        pos, neg = xp.astype(c.pos, inside), xp.astype(c.neg, inside)
+        if spec.inputs == "logits":
+            loss, slopes = binary(xp, z, pos, neg, gradient)
+        else:
+            loss, slopes = binary_probs(xp, z, pos, neg, spec, eps, gradient)
+        loss = xp.sum(loss, z.ndim - 1) if spec.average_outputs else loss
+    if slopes is None:
+        return loss, None
+    scale = xp.astype(scale, inside)
+    slopes = xp.where((slopes == 0) | (scale == 0), 0.0, slopes * scale)  # nothing reaches an ignored row
+    return loss, round_once(xp, slopes, call.logits.dtype)
 
 
-def _dense_coefficients(xp: ArrayFunctions, layout: Layout, c: Any, z: Array, share: Any) -> Array:
-    """Return a_ic in the layout of a block, to be written over."""
+def _inside(xp: ArrayFunctions, call: Call) -> Any:
+    return xp.wide if xp.on_host else inside_of(xp, call.spec, call.logits.dtype)
 
-    def spread(rows: Array, classes: Array | None) -> Array:
-        rows = layout.rows(share(rows))
-        return xp.astype(rows if classes is None else rows * layout.classes(classes), z.dtype)
+
+def _dense_coefficients(xp: ArrayFunctions, c: SoftmaxCoefficients, z: Array) -> Array:
+    """Return a_ic."""
+
+    def product(rows: Array, classes: Array | None) -> Array:
+        return xp.astype(rows if classes is None else rows * classes, z.dtype)
 
     if c.index is None:
-        a = xp.multiply(layout.array(share(c.targets), z.dtype), spread(c.alpha, c.column))
+        a = c.targets * product(c.alpha, c.column)
     else:
-        a, index = xp.xp.zeros(z.shape, dtype=z.dtype), layout.rows(share(c.index))
-        a = Entries(xp, a, index, layout.axis).put(a, spread(c.alpha, None))
-    if c.beta is not None:
-        a += spread(c.beta, c.row)
-    return a
+        a = xp.where(xp.positions(z.shape[c.axis], c.axis, z) == c.index, product(c.alpha, None), 0.0)
+    return a if c.beta is None else a + product(c.beta, c.row)
 
 
-def _times(xp: ArrayFunctions, x: Array, factor: Any) -> Array:
-    """Return the product: 0 where one is 0, even if the other is infinite or NaN: nothing reaches an ignored row."""
-    if isinstance(factor, int):
-        return x
-    product = x * xp.astype(factor, x.dtype)
-    return xp.where((x == 0) | (factor == 0), 0.0, product) if kernels.may_be_infinite(xp, product) else product
+def softmax(xp: ArrayFunctions, z: Array, axis: int, a: Array, gradient: bool) -> Result:
+    """Return ``sum_c a_ic L_ic`` and ``A_i q_ic - a_ic``, relative to the dominant class."""
+    dominant = xp.argmax(z, axis)
+    is_dominant = xp.positions(z.shape[axis], axis, z) == dominant
+    top, own = xp.pick(z, dominant, axis), xp.pick(a, dominant, axis)
+    excess = top - z  # NaN at a logit that is no finite number: so must the row be
+    others = xp.sum(xp.where(is_dominant, excess, xp.exp(-excess)), axis)
+    rest = xp.sum(xp.where(is_dominant, 0.0, a), axis)
+    near = xp.sum(xp.where(a == 0, 0.0, a * excess), axis)
+    weight, dead = rest + own, ~xp.any(a != 0, axis)
+    loss = xp.where(dead, 0.0, weight * xp.log1p(others) + near)
+    if not gradient:
+        return loss, None
+    scale = weight / (1 + others)
+    # A q_k - a_k: summed over the other classes where q_k > 1/2, and where that would cancel as it stands.
+    at_dominant = xp.where(others < 1, rest - others * scale, scale - own)
+    return loss, xp.where(dead, 0.0, xp.where(is_dominant, at_dominant, xp.exp(-excess) * scale - a))
+
+
+def binary(xp: ArrayFunctions, z: Array, pos: Array, neg: Array, gradient: bool) -> Result:
+    """Return ``pos softplus(-z) + neg softplus(z)`` and ``neg sigmoid(z) - pos sigmoid(-z)``."""
+    positive, dead = z > 0, (pos == 0) & (neg == 0)
+    e = xp.exp(-abs(z))
+    tail = xp.log1p(e)
+    loss = pos * xp.where(pos == 0, 0.0, xp.where(positive, tail, tail - z))
+    loss += neg * xp.where(neg == 0, 0.0, xp.where(positive, tail + z, tail))
+    loss = xp.where(dead, 0.0, loss)
+    if not gradient:
+        return loss, None
+    large = 1 / (1 + e)
+    small = e * large
+    slopes = neg * xp.where(positive, large, small) - pos * xp.where(positive, small, large)
+    return loss, xp.where(dead, 0.0, slopes)
+
+
+def log_probs(xp: ArrayFunctions, z: Array, axis: int, a: Array, gradient: bool) -> Result:
+    """Return ``-sum_c a_ic z_ic`` and ``-a_ic`` for log-probabilities."""
+    loss = xp.sum(-a * xp.where(a == 0, 0.0, z), axis)
+    return loss, -a if gradient else None
+
+
+def probs(xp: ArrayFunctions, z: Array, axis: int, a: Array, spec: Any, eps: float, gradient: bool) -> Result:
+    """Return ``-sum_c a_ic log p_ic`` for probabilities clipped and renormalized as the spec says."""
+    dead = ~xp.any(a != 0, axis)
+    u = xp.where(dead, 1.0, z)
+    before = divisor(xp, xp.sum(u, axis)) if divides_first(spec) else None
+    p = u if before is None else u / before
+    clipped = clip(xp, p, spec.clip, eps)
+    after = divisor(xp, xp.sum(clipped, axis)) if spec.renormalize == "after" and before is None else None
+    final = clipped if after is None else clipped / after
+    loss = xp.sum(-a * xp.where(a == 0, 0.0, xp.log(final)), axis)
+    if not gradient:
+        return loss, None
+    g = xp.where(a == 0, 0.0, -a / _of_log(xp, clipped))
+    if after is not None:
+        g = g + xp.sum(a, axis) / after
+    if spec.clip is not None:
+        g = xp.where((clipped == p) | (p != p), g, 0.0)
+    if before is not None:
+        g = (g - xp.sum(xp.where(g == 0, 0.0, g * p), axis)) / before
+    return loss, xp.where(dead, 0.0, g)
+
+
+def _of_log(xp: ArrayFunctions, p: Array) -> Array:
+    """Return what the slope of log p divides by, NaN where there is no log p."""
+    return xp.where(p < 0, NAN, abs(p))
+
+
+def binary_probs(xp: ArrayFunctions, z: Array, pos: Array, neg: Array, spec: Any, eps: float, gradient: bool) -> Result:
+    """Return ``-pos log p - neg log(1 - p)`` for probabilities or, by ``spec.inputs``, their logarithms."""
+    dead = (pos == 0) & (neg == 0)
+    z = xp.where(dead, 0.5, z)
+    if spec.inputs == "probs":
+        p = clip(xp, z, spec.clip, eps)
+        log_p, log_not = xp.log(p), xp.log1p(-p)
+        slope_pos, slope_neg = 1 / _of_log(xp, p), 1 / _of_log(xp, 1 - p)
+    else:
+        near = z > -0.6931471805599453
+        log_p = z
+        not_p = xp.where(z > 0, NAN, 0 - xp.expm1(z))  # never the -0 of which a slope would be -inf
+        log_not = xp.where(near, xp.log(not_p), xp.log1p(-xp.exp(z)))
+        slope_pos, slope_neg = 1.0, xp.exp(z) / not_p
+    loss = -pos * xp.where(pos == 0, 0.0, log_p) - neg * xp.where(neg == 0, 0.0, log_not)
+    loss = xp.where(dead, 0.0, loss)
+    if not gradient:
+        return loss, None
+    g = xp.where(neg == 0, 0.0, neg * slope_neg) - xp.where(pos == 0, 0.0, pos * slope_pos)
+    if spec.inputs == "probs" and spec.clip is not None:
+        g = xp.where((p == z) | (z != z), g, 0.0)
+    return loss, xp.where(dead, 0.0, g)
 
 
 def round_once(xp: ArrayFunctions, x: Array, dtype: Any) -> Array:

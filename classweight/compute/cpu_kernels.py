@@ -19,17 +19,19 @@ thread of any library, and Numba compiles that in a third of the time that array
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import cfunc, njit, types
 from numba.extending import intrinsic, overload
 
 # Sums may be taken in any order, which the compiler fixes, and products be fused with them.
 FAST = {"reassoc", "contract", "nsz"}
 TILE = 128  # rows of few classes
 PIECE = 1024  # elements of a binary loss
+VECTORS = 64  # elements, a multiple of what a loop takes at a time
 CHUNK = 2048  # classes that are added up in the logits' own type
 
 # Half types come as their bits: unsigned for float16, signed for bfloat16.
@@ -220,11 +222,10 @@ _I32, _I64, _F32, _F64 = np.int32(0), np.int64(0), np.float32(0), np.float64(0)
 
 
 def _from_half(bits: Any) -> Any:
-    shifted = np.uint32(bits) << 17
-    normal = _bits(np.int32((shifted >> 4) + 0x70000000)) * np.float32(2.0**-112)
-    subnormal = _bits(np.int32((shifted >> 17) | 0x3F000000)) - np.float32(0.5)
-    x = subnormal if shifted & 0xFFFFFFFF < 1 << 27 else normal
-    return -x if bits >= 0x8000 else x
+    magnitude = (np.int64(bits) & 0x7FFF) << 13
+    finite = _bits(np.int32(magnitude)) * np.float32(2.0**112)
+    x = finite if magnitude < 0x0F800000 else _bits(np.int32(magnitude | 0x7F800000))
+    return -x if np.int64(bits) & 0x8000 else x
 
 
 def _from_bfloat(bits: Any) -> Any:
@@ -265,14 +266,14 @@ _ROUND64, _ROUND64_UNIT = float(0x18000000000000 + 1023), float(0x18000000000000
 
 
 @_inner({"contract"})
-def _power32(r, n):  # type: ignore[no-untyped-def]
+def _power32(r, n):
     """Return exp(r) 2^n for |r| < 0.5; of n the sum with a number that rounded it."""
     p = ((((_P5 * r + _P4) * r + _P3) * r + _P2) * r + _P1) * r + _P0
     return (p * (r * r) + (r + _ONE)) * _bits(np.int32(_bits(n) << 23))
 
 
 @_inner({"contract"})
-def _power64(r, n):  # type: ignore[no-untyped-def]
+def _power64(r, n):
     p = ((1.6059043836821613e-10 * r + 2.08767569878681e-09) * r + 2.505210838544172e-08) * r + 2.755731922398589e-07
     p = ((p * r + 2.7557319223985893e-06) * r + 2.48015873015873e-05) * r + 1.984126984126984e-04
     p = ((p * r + 1.388888888888889e-03) * r + 8.333333333333333e-03) * r + 4.1666666666666664e-02
@@ -322,7 +323,7 @@ def _exp_of_difference(z: Any, m: Any) -> Any:
 
 
 @_inner({"contract"})
-def _log(x):  # type: ignore[no-untyped-def]
+def _log(x):
     """Return log(x) of a normal float64."""
     bits = _bits(x)
     n = ((bits >> 52) & 0x7FF) - 1023
@@ -339,34 +340,36 @@ def _log(x):  # type: ignore[no-untyped-def]
 
 
 @_inner()
-def _log1p(x):  # type: ignore[no-untyped-def]
+def _log1p(x):
     """Return log(1 + x) for x >= 0."""
     u = 1.0 + x
     return _log(u) + (x - (u - 1.0)) / u
 
 
-# -- The arguments of a kernel: slots of 8 bytes, integers and then floats ----------------------------------------------
+# -- The arguments of a kernel: slots of 8 bytes, integers and then floats --------------------------------------------
 
 # fmt: off
 (
-    NEXT, BAD, LEFT, BLOCKS, BLOCK_ROWS, ROWS, CLASSES, INNER, OPTIONS,
+    NEXT, BAD, LEFT, BLOCKS, BLOCK_ROWS, ROWS, CLASSES, INNER, OPTIONS, BY_TARGET, LOSSES, SUMS,
     Z, Z_OUTER, Z_INNER, Z_CLASS,
     G, G_OUTER, G_INNER, G_CLASS,
     T, T_OUTER, T_INNER, T_CLASS,
-    SHARE, SHARE_OUTER, SHARE_INNER,
-    VALID, VALID_OUTER, VALID_INNER,
-    UP, UP_OUTER, UP_INNER,
-    BY_TARGET, COLUMN, ROW, LOSSES, COLUMN_STEP, ROW_STEP, SUMS,
-) = range(37)
+    SHARE, SHARE_OUTER, SHARE_INNER, SHARE_CLASS,
+    VALID, VALID_OUTER, VALID_INNER, VALID_CLASS,
+    UP, UP_OUTER, UP_INNER, UP_CLASS,
+    COLUMN, COLUMN_OUTER, COLUMN_INNER, COLUMN_CLASS,
+    ROW, ROW_OUTER, ROW_INNER, ROW_CLASS
+) = range(44)
 # fmt: on
-INTEGERS = SUMS + 1
+INTEGERS = ROW_CLASS + 1
 ALPHA, BETA, UPSTREAM, SPREAD = range(4)
-KEEP = BETA  # of a binary loss: targets become KEEP t + SPREAD
 FLOATS = 4
+# Of a binary loss: targets become KEEP t + SPREAD, and these are the weights of the two sides.
+KEEP, POSITIVE, NEGATIVE = BETA, COLUMN, ROW
 # Whether beta has the factor of the target's class, too; logits and gradient are one memory; the gradient's memory is
 # of the type that is computed in; only the rows are wanted that float32 has left; a binary weight is that of the label;
-# a binary position is a row.
-BETA_BY_TARGET, APART, DIRECT, REST, BY_LABEL, PER_ROW = 1, 2, 4, 8, 16, 32
+# a binary loss is wanted of each row; its arrays lie without gaps, in the type that is computed in.
+BETA_BY_TARGET, APART, DIRECT, REST, BY_LABEL, PER_ROW, FLAT = 1, 2, 4, 8, 16, 32, 64
 
 
 def _slots(first: int, n: int, like: Any) -> Any:
@@ -397,7 +400,7 @@ def _at(context: Any, address: Any, outer: Any, inner: Any, o: Any, i: Any, like
 
 
 @_inner()
-def _of_row(q, d, o, i, y):  # type: ignore[no-untyped-def]
+def _of_row(q, d, o, i, y):
     """Return whether a row is neither ignored nor masked, its alpha and beta, and its upstream gradient."""
     share, upstream, w = 1.0, d[UPSTREAM], 1.0
     if q[VALID] != 0 and _get(_at(q[VALID], q[VALID_OUTER], q[VALID_INNER], o, i, np.uint8(0)), 0, _I64) == 0:
@@ -414,13 +417,13 @@ def _of_row(q, d, o, i, y):  # type: ignore[no-untyped-def]
 
 
 @_inner()
-def _is_carried(x, n):  # type: ignore[no-untyped-def]
+def _is_carried(x, n):
     """Return whether float32 carries a coefficient, with an exponential's factor and among the sums over n classes."""
     return x == 0 or x != x or n * 2.0**-60 <= abs(x) <= 2.0**30
 
 
 @_inner()
-def _is_wanted(q, alpha, beta, upstream, shrunk):  # type: ignore[no-untyped-def]
+def _is_wanted(q, alpha, beta, upstream, shrunk):
     """Return whether a row is for this kernel: float32 leaves some, float64 takes all, or those that were left."""
     if q[OPTIONS] & REST == 0 and shrunk < 2.0**-64:
         return True
@@ -431,21 +434,21 @@ def _is_wanted(q, alpha, beta, upstream, shrunk):  # type: ignore[no-untyped-def
 
 
 @_inner()
-def _fill(to, n, x):  # type: ignore[no-untyped-def]
+def _fill(to, n, x):
     _alone()
     for c in range(n):
         _put(to, c, x)
 
 
 @_inner()
-def _copy(source, source_step, to, to_step, n, like):  # type: ignore[no-untyped-def]
+def _copy(source, source_step, to, to_step, n, like):
     _alone()
     for c in range(n):
         _put(to, c * to_step, _get(source, c * source_step, like))
 
 
 @_inner()
-def _factors(address, n, like):  # type: ignore[no-untyped-def]
+def _factors(address, n, like):
     """Return the classes' factors in the type that is computed in; ones where there are none."""
     to = _new(n, like)
     for c in range(n):
@@ -480,7 +483,7 @@ def _is_bad(t: Any, c: Any, like: Any) -> Any:
 
 
 @_inner()
-def _dominant_slope(others, weight, rest, own):  # type: ignore[no-untyped-def]
+def _dominant_slope(others, weight, rest, own):
     """Return A q_k - a_k: summed over the other classes where q_k > 1/2, and where that would cancel as it stands."""
     return rest - others * (weight / (1 + others)) if others < 1 else weight / (1 + others) - own
 
@@ -489,7 +492,7 @@ def _dominant_slope(others, weight, rest, own):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _largest(z, n, like):  # type: ignore[no-untyped-def]
+def _largest(z, n, like):
     _alone()
     m = _read(z, 0, like)
     for c in range(n):
@@ -498,7 +501,7 @@ def _largest(z, n, like):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _first_at(z, n, m):  # type: ignore[no-untyped-def]
+def _first_at(z, n, m):
     """Return the first class whose logit is m, the last if m is NaN."""
     _alone()
     first = np.int32(n - 1)
@@ -508,7 +511,7 @@ def _first_at(z, n, m):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _exponentials(z, y, e, n, like):  # type: ignore[no-untyped-def]
+def _exponentials(z, y, e, n, like):
     """Write exp(z_c) to ``e``; return their sum but for that of y, and whether all logits are small."""
     _alone()
     total, zero = 0.0, _as(0.0, like)
@@ -526,7 +529,7 @@ def _exponentials(z, y, e, n, like):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _exponentials_of_difference(z, m, y, e, n):  # type: ignore[no-untyped-def]
+def _exponentials_of_difference(z, m, y, e, n):
     """Write exp(z_c - m) / unit to ``e``; return their sum but for that of y."""
     _alone()
     total, zero = 0.0, _as(0.0, m)
@@ -541,14 +544,14 @@ def _exponentials_of_difference(z, m, y, e, n):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _scaled(e, scale, g, n):  # type: ignore[no-untyped-def]
+def _scaled(e, scale, g, n):
     _alone()
     for c in range(n):
         _put(g, c, _read(e, c, scale) * scale)
 
 
 @_inner(FAST)
-def _sums(z, m, k, t, alpha, beta, column, row, e, n):  # type: ignore[no-untyped-def]
+def _sums(z, m, k, t, alpha, beta, column, row, e, n):
     """Write exp(z_c - m) / unit to ``e``.
 
     Return their sum and that of the coefficients but for k's, the sum of a_c (m - z_c), and whether any coefficient is
@@ -580,7 +583,7 @@ def _sums(z, m, k, t, alpha, beta, column, row, e, n):  # type: ignore[no-untype
 
 
 @_inner(FAST)
-def _slopes(e, scale, t, alpha, beta, column, row, g, n):  # type: ignore[no-untyped-def]
+def _slopes(e, scale, t, alpha, beta, column, row, g, n):
     _alone()
     ts = _target_from(t, 0)
     for c in range(np.int32(n)):
@@ -588,7 +591,7 @@ def _slopes(e, scale, t, alpha, beta, column, row, g, n):  # type: ignore[no-unt
 
 
 @_inner()
-def _index_row(z, y, alpha, beta, upstream, factors, e, g, n, like, shrunk):  # type: ignore[no-untyped-def]
+def _index_row(z, y, alpha, beta, upstream, factors, e, g, n, like, shrunk):
     """Return the loss of an index without smoothing, and whether it is bad; write the gradient."""
     if alpha == 0:
         _fill(g, n, 0.0)
@@ -603,7 +606,7 @@ def _index_row(z, y, alpha, beta, upstream, factors, e, g, n, like, shrunk):  # 
         if not abs(m) < np.inf:
             others = np.nan  # no softmax
         own, top, target = _get(e, y, _F64) * unit, np.float64(m), _get(z, y, _F64)
-        loss = _log1p(others) if target == top else _log(others + own) + (top - target)
+        loss = _log1p(others) if target == top else _log(others + own) + (top - target) if others == others else np.nan
     slope = alpha * upstream
     if slope == 0:
         _fill(g, n, 0.0)
@@ -615,7 +618,7 @@ def _index_row(z, y, alpha, beta, upstream, factors, e, g, n, like, shrunk):  # 
 
 
 @_inner()
-def _dense_row(z, t, alpha, beta, upstream, factors, e, g, n, like, shrunk):  # type: ignore[no-untyped-def]
+def _dense_row(z, t, alpha, beta, upstream, factors, e, g, n, like, shrunk):
     """Return the loss of a distribution or a smoothed index, and whether it is bad; write the gradient."""
     column, row = factors
     m = _largest(z, n, like)
@@ -640,14 +643,14 @@ def _dense_row(z, t, alpha, beta, upstream, factors, e, g, n, like, shrunk):  # 
 
 
 @_inner()
-def _index(q, o, i, t_like, kept, like):  # type: ignore[no-untyped-def]
+def _index(q, o, i, t_like, kept, like):
     """Return a row's target, as what its coefficients are made of and as an index."""
     y = _get(_at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like), 0, _I64)
     return y if 0 <= y < q[CLASSES] else 0, y
 
 
 @_inner()
-def _distribution(q, o, i, t_like, kept, like):  # type: ignore[no-untyped-def]
+def _distribution(q, o, i, t_like, kept, like):
     t = _at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like)
     if q[T_CLASS] != 1:
         _copy(t, q[T_CLASS], kept, np.int64(1), q[CLASSES], like)
@@ -656,12 +659,12 @@ def _distribution(q, o, i, t_like, kept, like):  # type: ignore[no-untyped-def]
 
 
 @_inner()
-def _no_factors(q, like):  # type: ignore[no-untyped-def]
+def _no_factors(q, like):
     return _new(0, like), _new(0, like)
 
 
 @_inner()
-def _column_and_row(q, like):  # type: ignore[no-untyped-def]
+def _column_and_row(q, like):
     return _factors(q[COLUMN], q[CLASSES], like), _factors(q[ROW], q[CLASSES], like)
 
 
@@ -726,11 +729,11 @@ smoothed_rows = _over_rows(_index, _column_and_row, _dense_row)
 distribution_rows = _over_rows(_distribution, _column_and_row, _dense_row)
 
 
-# -- Tiles of rows of few classes: a vector holds the same class of neighbouring rows -----------------------------------
+# -- Tiles of rows of few classes: a vector holds the same class of neighbouring rows ---------------------------------
 
 
 @_inner()
-def _tile_read(source, places, step, b, n, count, like):  # type: ignore[no-untyped-def]
+def _tile_read(source, places, step, b, n, count, like):
     """Bring rows at these places into a tile, class by class."""
     _alone()
     start = _get(places, 0, _I64)
@@ -746,7 +749,7 @@ def _tile_read(source, places, step, b, n, count, like):  # type: ignore[no-unty
 
 
 @_inner()
-def _tile_write(b, kept, places, step, to, n, count, like):  # type: ignore[no-untyped-def]
+def _tile_write(b, kept, places, step, to, n, count, like):
     """Write a tile to its rows' places, but for rows that are not kept."""
     _alone()
     start, whole = _get(places, 0, _I64), True
@@ -765,7 +768,7 @@ def _tile_write(b, kept, places, step, to, n, count, like):  # type: ignore[no-u
 
 
 @_inner(FAST)
-def _tile_tops(b, n, tops, shifts, like):  # type: ignore[no-untyped-def]
+def _tile_tops(b, n, tops, shifts, like):
     """Find each row's largest logit, and what to subtract before exp: nothing where all logits are small."""
     _alone()
     for j in range(TILE):
@@ -781,7 +784,7 @@ def _tile_tops(b, n, tops, shifts, like):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _tile_exponentials(b, n, ys, shifts, others, like):  # type: ignore[no-untyped-def]
+def _tile_exponentials(b, n, ys, shifts, others, like):
     """Make exponentials of logits; add up each row's but for that of its y."""
     _alone()
     for j in range(TILE):
@@ -794,7 +797,7 @@ def _tile_exponentials(b, n, ys, shifts, others, like):  # type: ignore[no-untyp
 
 
 @_inner()
-def _tile_index_losses(tops, shifts, targets, others, owns, slopes, losses, at_y, shrunk):  # type: ignore[no-untyped-def]
+def _tile_index_losses(tops, shifts, targets, others, owns, slopes, losses, at_y, shrunk):
     """Return each row's loss, what its exponentials are to be multiplied by, and the slope at its target."""
     _alone()
     for j in range(TILE):
@@ -803,7 +806,7 @@ def _tile_index_losses(tops, shifts, targets, others, owns, slopes, losses, at_y
         other = other if abs(top) < np.inf else np.nan  # no softmax
         total = other + own
         near = _log1p(other / own if shift == 0 else other)
-        far = _log(total) + (top - target)
+        far = _log(total) + (top - target) if total == total else np.nan
         _put(losses, j, near if shift == 0 or target == top else far)
         scale = _get(slopes, j, _F64) / total
         _put(slopes, j, scale * shrunk)
@@ -811,7 +814,7 @@ def _tile_index_losses(tops, shifts, targets, others, owns, slopes, losses, at_y
 
 
 @_inner(FAST)
-def _tile_scaled(b, n, scales, like):  # type: ignore[no-untyped-def]
+def _tile_scaled(b, n, scales, like):
     _alone()
     for c in range(n):
         for j in range(TILE):
@@ -819,7 +822,7 @@ def _tile_scaled(b, n, scales, like):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _tile_coefficients(a, n, ys, alphas, betas, column, row, is_index, like):  # type: ignore[no-untyped-def]
+def _tile_coefficients(a, n, ys, alphas, betas, column, row, is_index, like):
     """Make coefficients of distributions, or of indices."""
     _alone()
     for c in range(n):
@@ -833,7 +836,7 @@ def _tile_coefficients(a, n, ys, alphas, betas, column, row, is_index, like):  #
 
 
 @_inner()
-def _tile_bad(a, n, bad, like):  # type: ignore[no-untyped-def]
+def _tile_bad(a, n, bad, like):
     """Mark rows with a target that is NaN, infinite or negative."""
     _alone()
     for c in range(n):
@@ -843,7 +846,7 @@ def _tile_bad(a, n, bad, like):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _tile_sums(b, a, n, ks, tops, others, rests, nears, used, like):  # type: ignore[no-untyped-def]
+def _tile_sums(b, a, n, ks, tops, others, rests, nears, used, like):
     """Make exponentials of logits; add up each row's, and its coefficients, but for its dominant class."""
     _alone()
     zero = _as(0.0, like)
@@ -870,7 +873,7 @@ def _tile_sums(b, a, n, ks, tops, others, rests, nears, used, like):  # type: ig
 
 
 @_inner()
-def _tile_dense_losses(tops, others, rests, owns, nears, ups, losses, scales, at_k, shrunk):  # type: ignore[no-untyped-def]
+def _tile_dense_losses(tops, others, rests, owns, nears, ups, losses, scales, at_k, shrunk):
     _alone()
     for j in range(TILE):
         other, rest, own, up = (
@@ -887,7 +890,7 @@ def _tile_dense_losses(tops, others, rests, owns, nears, ups, losses, scales, at
 
 
 @_inner(FAST)
-def _tile_slopes(b, a, n, scales, ups, like):  # type: ignore[no-untyped-def]
+def _tile_slopes(b, a, n, scales, ups, like):
     _alone()
     for c in range(n):
         for j in range(TILE):
@@ -994,7 +997,7 @@ def _over_tiles(is_index: bool, is_sparse: bool) -> Any:
                     if wanted:
                         _tile_slopes(b, a, n, slopes, ups, like)
                 for j in range(count):
-                    is_bad, is_used = _get(bad, j, _I64) != 0, not _get(used, j, _F64) == 0
+                    is_bad, is_used = _get(bad, j, _I64) != 0, _get(used, j, _F64) != 0
                     loss = _get(losses, j, _F64) if is_used else 0.0
                     loss = np.nan if is_bad else loss
                     if is_bad:
@@ -1060,16 +1063,15 @@ def _log1p_of_exp(e: Any, scaled: Any, shrunk: Any) -> Any:
 
 
 @_inner(FAST)
-def _elements(x, t, pos, neg, ups, up, keep, spread, by_label, shrunk, g, losses, n):  # type: ignore[no-untyped-def]
+def _elements(x, t, pos, neg, ups, up, keep, spread, by_label, shrunk, g, losses, n):
     """Write losses and slopes of a piece; return the losses' sum, and whether a target is bad."""
     _alone()
     total, bad = 0.0, np.int32(0)
     zero, half, one, nan = _as(0.0, keep), _as(0.5, keep), _as(1.0, keep), _as(np.nan, keep)
-    for c in range(n):
+    # Whole vectors alone: what is left over is compiled apart, and its last bits can be others.
+    for c in range((n + VECTORS - 1) // VECTORS * VECTORS):
         z, t_c, w_pos, w_neg = _read(x, c, keep), _read(t, c, keep), _read(pos, c, keep), _read(neg, c, keep)
-        good = (t_c >= zero) & (t_c < np.inf)
-        bad = max(bad, np.int32(0 if good else 1))
-        t_c = t_c if good else nan
+        t_c = t_c if (t_c >= zero) & (t_c < np.inf) else nan
         of_label = w_pos if t_c > half else w_neg
         w_pos, w_neg = of_label if by_label else w_pos, of_label if by_label else w_neg
         p, m = w_pos * (keep * t_c + spread), w_neg * (keep * (one - t_c) + spread)
@@ -1086,32 +1088,47 @@ def _elements(x, t, pos, neg, ups, up, keep, spread, by_label, shrunk, g, losses
         known = (z == z) | ((p == 0) & (m == 0))
         loss, slope = loss if known else nan, slope if known else nan
         _put(losses, c, loss)
-        _put(g, c, slope * up * _read(ups, c, keep))
-        total += np.float64(loss)
+        factor = up * _read(ups, c, keep)
+        _put(g, c, zero if (slope == 0) | (factor == 0) else slope * factor)
+    for c in range(n):
+        total += np.float64(_get(losses, c, keep))
+        t_c = _read(t, c, keep)
+        bad = max(bad, np.int32(0 if (t_c >= zero) & (t_c < np.inf) else 1))
     return total, bad != 0
 
 
 @_inner()
+def _weight(q, name, o, i, c):
+    """Return a factor of an element, 1 where there is none."""
+    if q[name] == 0:
+        return 1.0
+    return _get(_at(q[name], q[name + 1], q[name + 2], o, i, _F64), c * q[name + 3], _F64)
+
+
+@_inner()
 def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
-    """Walk along the elements of a binary loss; a row is the last axis, a class one of its elements."""
+    """Walk along the elements of a binary loss, the last axis of which is a row."""
     q, d = _integers(address), _floats(address)
-    counters, n, wanted = _pointer(address, _I64), q[CLASSES], q[G] != 0
+    counters, n, wanted, inner = _pointer(address, _I64), q[CLASSES], q[G] != 0, q[INNER]
     shrunk_64 = 1.0 / _as(_exp_of_negative(_as(-0.0, like)), _F64)
     shrunk, keep, spread, up = _as(shrunk_64, like), _as(d[KEEP], like), _as(d[SPREAD], like), _as(d[UPSTREAM], like)
     rows = max(1, PIECE // n)
     size = min(n, PIECE) if rows == 1 else rows * n
-    x, t, g, losses, ups = _new(size, like), _new(size, like), _new(size, like), _new(size, like), _new(size, like)
-    pos, neg, kept = _new(size, like), _new(size, like), _new(size, np.int8(0))
-    all_pos, all_neg = _new(n * rows, like), _new(n * rows, like)
+    room = size + VECTORS
+    x, t, g, losses, ups = _new(room, like), _new(room, like), _new(room, like), _new(room, like), _new(room, like)
+    pos, neg, kept = _new(room, like), _new(room, like), _new(size, np.int8(0))
     narrow, rest = shrunk_64 > 2.0**-65, q[OPTIONS] & REST != 0
-    fixed, carried = q[SHARE] == 0 and q[VALID] == 0 and not rest, True
-    for c in range(n * rows):
-        w_pos = d[ALPHA] * (_get(_pointer(q[COLUMN], _F64), c % n * q[COLUMN_STEP], _F64) if q[COLUMN] != 0 else 1.0)
-        w_neg = d[ALPHA] * (_get(_pointer(q[ROW], _F64), c % n * q[ROW_STEP], _F64) if q[ROW] != 0 else 1.0)
-        if narrow:
-            fixed = fixed and _is_carried(w_pos, 1) and _is_carried(w_neg, 1)
+    # Weights that all rows share are made once.
+    of_rows = q[COLUMN_OUTER] | q[COLUMN_INNER] | q[ROW_OUTER] | q[ROW_INNER]
+    fixed = q[SHARE] == 0 and q[VALID] == 0 and of_rows == 0 and not rest
+    length = n * rows if fixed else 0
+    all_pos, all_neg = _new(length + VECTORS, like), _new(length + VECTORS, like)
+    for c in range(length):
+        w_pos, w_neg = d[ALPHA] * _weight(q, POSITIVE, 0, 0, c % n), d[ALPHA] * _weight(q, NEGATIVE, 0, 0, c % n)
+        fixed = fixed and (not narrow or (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)))
         _put(all_pos, c, w_pos)
         _put(all_neg, c, w_neg)
+    flat = fixed and q[OPTIONS] & FLAT != 0
     for c in range(size):
         _put(ups, c, 1.0)
         _put(kept, c, 1)
@@ -1125,70 +1142,123 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
             for start in range(0, n, size if rows == 1 else n):
                 width = min(n - start, size)
                 for j in range(count):
-                    o = first + j
-                    z_row, t_row = _at(q[Z], q[Z_OUTER], 0, o, 0, z_like), _at(q[T], q[T_OUTER], 0, o, 0, t_like)
-                    for c in range(width):
-                        _put(x, j * width + c, _read(z_row, (start + c) * q[Z_CLASS], like))
-                    for c in range(width):
-                        _put(t, j * width + c, _read(t_row, (start + c) * q[T_CLASS], like))
+                    o, i = (first + j) // inner, (first + j) % inner
+                    if not flat:
+                        z_row = _at(q[Z], q[Z_OUTER], q[Z_INNER], o, i, z_like)
+                        t_row = _at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like)
+                        for c in range(width):
+                            _put(x, j * width + c, _read(z_row, (start + c) * q[Z_CLASS], like))
+                        for c in range(width):
+                            _put(t, j * width + c, _read(t_row, (start + c) * q[T_CLASS], like))
                     if q[UP] != 0:
-                        up_row = _at(q[UP], q[UP_OUTER], 0, o, 0, _F64)
                         for c in range(width):
-                            _put(ups, j * width + c, _read(up_row, (start + c) * q[UP_INNER], _F64))
+                            _put(ups, j * width + c, _weight(q, UP, o, i, start + c))
                     if not fixed:
-                        share_row, valid_row = (
-                            _at(q[SHARE], q[SHARE_OUTER], 0, o, 0, _F64),
-                            _at(q[VALID], q[VALID_OUTER], 0, o, 0, np.uint8(0)),
-                        )
+                        valid_row = _at(q[VALID], q[VALID_OUTER], q[VALID_INNER], o, i, np.uint8(0))
                         for c in range(width):
-                            at = j * width + c
-                            share = _read(share_row, (start + c) * q[SHARE_INNER], _F64) if q[SHARE] != 0 else 1.0
-                            w_pos, w_neg = d[ALPHA] * share, d[ALPHA] * share
-                            if q[COLUMN] != 0:
-                                w_pos *= _get(_pointer(q[COLUMN], _F64), (start + c) * q[COLUMN_STEP], _F64)
-                            if q[ROW] != 0:
-                                w_neg *= _get(_pointer(q[ROW], _F64), (start + c) * q[ROW_STEP], _F64)
-                            if q[VALID] != 0 and _read(valid_row, (start + c) * q[VALID_INNER], _I64) == 0:
+                            at, share = j * width + c, d[ALPHA] * _weight(q, SHARE, o, i, start + c)
+                            w_pos = share * _weight(q, POSITIVE, o, i, start + c)
+                            w_neg = share * _weight(q, NEGATIVE, o, i, start + c)
+                            if q[VALID] != 0 and _get(valid_row, (start + c) * q[VALID_CLASS], _I64) == 0:
                                 w_pos = w_neg = 0.0
                                 _put(t, at, 0.0)
                             if narrow or rest:
-                                wanted_one = (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)) != rest
-                                _put(kept, at, 1 if wanted_one else 0)
-                                if not wanted_one:
+                                mine = (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)) != rest
+                                _put(kept, at, 1 if mine else 0)
+                                if not mine:
                                     w_pos = w_neg = 0.0
-                                    if not rest:
-                                        _fetch_add(counters, LEFT)
+                                    _put(t, at, 0.0)
+                                    _fetch_add(counters, LEFT)
                             _put(pos, at, w_pos)
                             _put(neg, at, w_neg)
                 used_pos, used_neg = pos, neg
                 if fixed:
                     used_pos, used_neg = _shifted(all_pos, start), _shifted(all_neg, start)
+                by_label = q[OPTIONS] & BY_LABEL != 0
+                xs, ts, gs = x, t, g
+                if flat:
+                    xs, ts = _at(q[Z], n, 0, first, 0, like), _at(q[T], n, 0, first, 0, like)
+                    xs, ts = _shifted(xs, start), _shifted(ts, start)
+                    if wanted:
+                        gs = _shifted(_at(q[G], n, 0, first, 0, like), start)
                 part, bad = _elements(
-                    x, t, used_pos, used_neg, ups, up, keep, spread, q[OPTIONS] & BY_LABEL != 0, shrunk, g, losses,
-                    count * width,
-                )  # fmt: skip
+                    xs, ts, used_pos, used_neg, ups, up, keep, spread, by_label, shrunk, gs, losses, count * width
+                )
                 total += part
                 if bad:
                     _fetch_add(counters, BAD)
                 for j in range(count):
-                    o = first + j
-                    if wanted:
-                        g_row = _at(q[G], q[G_OUTER], 0, o, 0, z_like)
+                    r, at = first + j, j * width
+                    o, i = r // inner, r % inner
+                    g_row = _at(q[G], q[G_OUTER], q[G_INNER], o, i, z_like)
+                    if wanted and fixed and not flat:
                         for c in range(width):
-                            if fixed or _get(kept, j * width + c, _I64) != 0:
-                                _put(g_row, (start + c) * q[G_CLASS], _read(g, j * width + c, like))
+                            _put(g_row, (start + c) * q[G_CLASS], _read(g, at + c, like))
+                    elif wanted and not flat:
+                        for c in range(width):
+                            if _get(kept, at + c, _I64) != 0:
+                                _put(g_row, (start + c) * q[G_CLASS], _get(g, at + c, like))
                     if q[LOSSES] != 0 and q[OPTIONS] & PER_ROW == 0:
                         for c in range(width):
-                            if fixed or _get(kept, j * width + c, _I64) != 0:
-                                _put(_pointer(q[LOSSES], z_like), o * n + start + c, _read(losses, j * width + c, like))
+                            if _get(kept, at + c, _I64) != 0:
+                                _put(_pointer(q[LOSSES], z_like), r * n + start + c, _get(losses, at + c, like))
                     elif q[LOSSES] != 0:
                         row_loss = row_loss if start > 0 else 0.0
                         for c in range(width):
-                            row_loss += _get(losses, j * width + c, _F64)
+                            row_loss += _get(losses, at + c, _F64)
                         if start + width == n:
-                            _put(_pointer(q[LOSSES], _F64), o, row_loss + _get(_pointer(q[LOSSES], _F64), o, _F64))
+                            of_rows_64 = _pointer(q[LOSSES], _F64)
+                            _put(of_rows_64, r, row_loss + _get(of_rows_64, r, _F64))
         sums = _pointer(q[SUMS], _F64)
         _put(sums, block, total + _get(sums, block, _F64))
     for memory in (x, t, g, losses, ups, pos, neg, all_pos, all_neg):
         _free(memory)
     _free(kept)
+
+
+# -- Compiled ----------------------------------------------------------------------------------------------------------
+
+_LIKE = {"float16": np.uint16(0), "bfloat16": np.int16(0), "float32": _F32, "float64": _F64, "uint8": np.uint8(0)}
+_LIKE |= {"int8": np.int8(0), "int32": _I32, "int64": _I64}
+
+
+@lru_cache(maxsize=256)
+def compiled(name: str, logits: str, inside: str, targets: str) -> Any:
+    """Return a kernel for these types: its ``ctypes`` takes the address of its arguments."""
+    z_like, like, t_like = _LIKE[logits], _LIKE[inside], _LIKE[targets]
+
+    def index_of_rows(address: Any) -> None:
+        index_rows(_address(address), z_like, like, t_like)
+
+    def smoothed_of_rows(address: Any) -> None:
+        smoothed_rows(_address(address), z_like, like, t_like)
+
+    def distribution_of_rows(address: Any) -> None:
+        distribution_rows(_address(address), z_like, like, t_like)
+
+    def index_of_tiles(address: Any) -> None:
+        index_tiles(_address(address), z_like, like, t_like)
+
+    def smoothed_of_tiles(address: Any) -> None:
+        smoothed_tiles(_address(address), z_like, like, t_like)
+
+    def distribution_of_tiles(address: Any) -> None:
+        distribution_tiles(_address(address), z_like, like, t_like)
+
+    def of_elements(address: Any) -> None:
+        elements(_address(address), z_like, like, t_like)
+
+    kernel = {
+        "index_rows": index_of_rows,
+        "smoothed_rows": smoothed_of_rows,
+        "distribution_rows": distribution_of_rows,
+        "index_tiles": index_of_tiles,
+        "smoothed_tiles": smoothed_of_tiles,
+        "distribution_tiles": distribution_of_tiles,
+        "elements": of_elements,
+    }[name]
+    compile_ = cfunc(types.void(types.voidptr), nopython=True)
+    try:
+        return cfunc(types.void(types.voidptr), nopython=True, cache=True)(kernel)
+    except Exception:  # no folder for a cache, or a broken one: it is compiled in each process
+        return compile_(kernel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -52,7 +53,9 @@ class ClassCounts:
             if num_classes < 1:
                 refuse("num_classes", "be >= 1", num_classes)
         if class_names is not None:
-            names = tuple(class_names)
+            names: tuple[Any, ...] = (None,)
+            with contextlib.suppress(TypeError):
+                names = tuple(class_names)
             if isinstance(class_names, str) or not all(isinstance(name, str) for name in names):
                 refuse("class_names", "be a sequence of strings", repr(class_names), error=TypeError)
             if len(set(names)) != len(names) or len(names) != (num_classes or len(names)):
@@ -206,6 +209,8 @@ class ClassCounts:
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> Self:
         """Make the counts that `to_dict` described."""
+        if not isinstance(description, Mapping):
+            refuse("description", "be a mapping as `to_dict` gives it", type(description).__name__, error=TypeError)
         if description.get("version") != VERSION:
             refuse("version", f"be {VERSION}", repr(description.get("version")))
         counts = dict(map(tuple, description["counts"]))

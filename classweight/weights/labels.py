@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..call import _check_finite, _check_prefix, _check_weights, _refuse_first, are_weights, drop
 from ..compute.arrays import ArrayFunctions
 from ..errors import TargetIndexError, refuse
+from ..spec import _integer
 
 HostArray = np.ndarray[Any, Any]
 # Where nobody said how many classes there are: one stray label, or counts taken for labels, would ask for gigabytes.
@@ -199,6 +200,7 @@ def read(
         _check_prefix(_xp, "mask", keep, positions, "b", "bool")
         keep = _spread(keep, positions, class_axis)
     if ignore_index is not None:
+        ignore_index = _integer("ignore_index", ignore_index, "be an int or None")
         if soft or names is not None:
             _refuse_ignore_index(ignore_index)
         kept = values != ignore_index
@@ -326,7 +328,7 @@ def _refuse_ignore_index(given: int) -> NoReturn:
 
 def _is_soft(values: HostArray, kind: str, name: str, one_hot: bool | None, axis: int) -> bool:
     """Whether the axis holds distributions: as said, else by the type where the values leave no doubt."""
-    if not -values.ndim <= axis < values.ndim:
+    if not -values.ndim <= _integer("axis", axis, "be an int") < values.ndim:
         refuse("axis", f"be an axis of the labels, whose shape is {values.shape}", axis)
     if one_hot is not None or values.ndim < 2 or values.shape[axis] == 1:
         return bool(one_hot)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import refuse
-from ..spec import _choice, _number
+from ..spec import _choice, _is_choice, _number
 from . import labels as _labels
 from .counts import ClassCounts, keyed
 
@@ -228,7 +228,7 @@ class _Rule:
         if scheme == "effective_number":
             expected = "be a number from 0 to 1 (1 excluded)"
             beta = _number("beta", 0.999 if beta is None else beta, expected, lambda b: 0 <= b < 1)
-        if zero_count not in ("error", "zero", "largest"):
+        if not _is_choice(zero_count, "error", "zero", "largest"):
             expected = "be 'error', 'zero', 'largest' or a finite number >= 0"
             zero_count = _number("zero_count", zero_count, expected, lambda w: 0 <= w < np.inf)
         return cls(scheme, power, beta, normalize, zero_count)

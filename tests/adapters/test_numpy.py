@@ -13,7 +13,6 @@ import pytest
 import classweight.adapters.numpy as cwn
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy, TargetIndexError
 from classweight.call import are_weights
-from classweight.compute import few
 from classweight.reference import reference
 
 from ..calls import ROWS_WITHOUT_A_SOFTMAX
@@ -169,7 +168,7 @@ def test_inputs_are_left_as_they_were() -> None:
 
 @pytest.mark.parametrize("upstream", [np.ones(3), np.ones((4, 3)), 2.0])
 def test_an_upstream_gradient_has_the_shape_of_the_loss(upstream: Any) -> None:
-    with pytest.raises(ValueError, match=r"`upstream` must have the loss's shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"`upstream` must be real numbers of the loss's shape \(4,\)"):
         cwn.loss_and_grad(SoftmaxCrossEntropy(reduction="none"), Z, Y, upstream=upstream)
 
 
@@ -236,7 +235,8 @@ def test_weights_that_float32_does_not_hold_count_as_their_ratios(small: float, 
     expected = cwn.loss_and_grad(SoftmaxCrossEntropy(class_weight=ratios, label_smoothing=smoothing), z, targets)
     spec = SoftmaxCrossEntropy(class_weight=small * ratios, label_smoothing=smoothing)
     for got, wanted in zip(cwn.loss_and_grad(spec, z, targets), expected, strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-6)
+        # Where a prediction fits its smoothed target the terms of a gradient cancel, which are up to 0.1.
+        np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=0.1 * 2.0**-24 if smoothing else 0)
 
 
 def test_a_denormal_sum_of_weights_is_divided_by() -> None:
@@ -257,74 +257,3 @@ def test_a_loss_is_finite_where_the_quotient_of_its_exponentials_is_large(classe
     )
     assert gradient[0, 0] == -1
     assert gradient[0, 1:] == pytest.approx(1 / (classes - 1), rel=1e-6)
-
-
-REDUCED = ("sum", "mean_over_weights", "mean_over_valid", "mean_over_positions", "mean_over_nonzero", "mean_over_batch")
-
-
-@pytest.mark.parametrize("reduction", REDUCED)
-@pytest.mark.parametrize("precision", ["native", "exact"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("classes", [2, 10, 33, 200])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_few_logits_have_the_bits_of_the_general_path(
-    weighted: bool, classes: int, dtype: str, precision: Any, reduction: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = np.random.default_rng(classes)
-    z, y = rng.normal(size=(40, classes)).astype(dtype) * 4, rng.integers(0, classes, 40)
-    weight = rng.choice([0, 0.3, 2], size=classes) + (np.arange(classes) == y[0]) if weighted else None
-    spec = SoftmaxCrossEntropy(class_weight=weight, reduction=reduction, precision=precision)
-    found = []
-    of_call = few.of_call
-    monkeypatch.setattr(few, "compiled", lambda: None)
-    monkeypatch.setattr(few, "of_call", lambda *a, **k: found.append(of_call(*a, **k)) or found[-1])
-    loss, gradient = cwn.loss_and_grad(spec, z, y)
-    assert found[0] is not None
-    assert cwn.loss(spec, z, y) == loss
-    monkeypatch.setattr(few, "of_call", lambda *a, **k: None)
-    expected, of_general = cwn.loss_and_grad(spec, z, y)
-    assert (loss, loss.dtype) == (expected, expected.dtype)
-    assert np.array_equal(gradient, of_general)
-    assert gradient.dtype == of_general.dtype
-
-
-@pytest.mark.parametrize("logit", [33.0, -33.0, np.inf, np.nan])
-def test_few_logits_of_which_one_is_large_take_the_general_path(logit: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    z = np.array([[0.5, -1, logit], [1, 2, 0]])
-    if np.isfinite(logit):
-        monkeypatch.setattr(few, "compiled", lambda: None)
-    assert few.loss_and_grad(SoftmaxCrossEntropy(), z, np.array([0, 1]), None, gradient=True) is None
-
-
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("index", [3, -1, -100, 1 << 62])
-def test_few_logits_with_a_bad_index_take_the_general_path(
-    index: int, compiled: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kernel = few.compiled()
-    assert kernel is not None  # the tests ask for the extra
-    monkeypatch.setattr(few, "compiled", lambda: kernel if compiled else None)
-    z, y = np.zeros((2, 3), np.float32), np.array([0, 2])
-    assert few.loss_and_grad(SoftmaxCrossEntropy(), z, y, None, gradient=True) is not None
-    assert few.loss_and_grad(SoftmaxCrossEntropy(), z, np.array([0, index]), None, gradient=True) is None
-
-
-@pytest.mark.parametrize("reduction", REDUCED)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("scale", [1, 60, 3000])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_the_compiled_kernel_is_the_reference(weighted: bool, scale: float, dtype: str, reduction: Any) -> None:
-    rng = np.random.default_rng(0)
-    z, y = (rng.normal(size=(40, 7)) * scale).astype(dtype), rng.integers(0, 7, 40)
-    weight = rng.choice([0, 0.3, 2], size=7) if weighted else None
-    spec = SoftmaxCrossEntropy(class_weight=weight, reduction=reduction)
-    found = few.loss_and_grad(spec, z, y, weight, gradient=True)
-    assert found is not None
-    # float64 inside: a float32 is rounded once, a float64 is off by a few roundings.
-    eps = np.finfo(dtype).eps * (1 if dtype == "float32" else 8)
-    for got, expected in zip(found, reference(spec, z, y), strict=True):
-        assert got.dtype == dtype
-        # What float32 can hold no more than a few digits of is equal to the last of them.
-        np.testing.assert_allclose(got, expected, rtol=eps, atol=np.finfo(dtype).smallest_subnormal)
-    value, nothing = few.loss_and_grad(spec, z, y, weight, gradient=False)
-    assert (value, nothing) == (found[0], None)

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters.torch import route
+from classweight.adapters.torch.arrays import prepared
 from classweight.reference import reference
 
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, random_call
@@ -71,7 +71,7 @@ def loss_and_grad(
     """Return loss and gradient by the kernels, from a call as it is on a device: values are not looked at."""
     leaf = z.detach().requires_grad_()
     names = ("sample_weight", "class_weight", "mask", "denominator")
-    call = route.make_call(spec, leaf, False, targets, *(arguments.get(name) for name in names))
+    call = prepared(spec, leaf, False, targets, *(arguments.get(name) for name in names))
     value = FusedOnDevice.apply(leaf, call, z.dtype, inplace)
     (gradient,) = torch.autograd.grad(value, leaf, torch.as_tensor(upstream, dtype=value.dtype))
     return value.detach(), gradient

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters.torch import route
+from classweight.adapters.torch.arrays import prepared, xp
 from classweight.lowering import lower
 
 if (sys.platform, platform.machine()) != ("linux", "x86_64"):
@@ -80,7 +80,7 @@ def compile_kernels(monkeypatch: pytest.MonkeyPatch, call: Any, capability: int 
                 monkeypatch.setattr(kernels, f"{name}_{part}", compiled)
     wide = call.spec.precision == "exact" or call.logits.dtype is torch.float64
     inside = torch.float64 if wide else torch.float32
-    c = lower(route.xp, call, inside)
+    c = lower(xp, call, inside)
     _, statistics = triton_launch.losses(call.logits, c, inside, each=False)
     triton_launch.gradient(call.logits, c, inside, statistics, torch.ones((), dtype=torch.float64))
     return found
@@ -91,7 +91,7 @@ def softmax_call(shape: Any, dtype: torch.dtype, targets: str = "index", **field
     spec = SoftmaxCrossEntropy(class_weight=[1.0] * shape[1], label_smoothing=smoothing, **fields)
     z = torch.zeros(shape, dtype=dtype)
     given = torch.zeros(shape) if targets == "distribution" else torch.zeros((shape[0], *shape[2:]), dtype=torch.int64)
-    return route.make_call(spec, z, False, given, None, None, None, None)
+    return prepared(spec, z, False, given, None, None, None, None)
 
 
 def assert_fits(ptx: dict[str, str], folder: Path) -> None:
@@ -133,7 +133,7 @@ def test_nothing_is_spilled(
 @pytest.mark.parametrize(("dtype", "precision"), [(torch.float32, "native"), (torch.float16, "exact")], ids=str)
 def test_binary_kernels(dtype: Any, precision: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     z = torch.zeros(64, 80, dtype=dtype)
-    call = route.make_call(SigmoidCrossEntropy(precision=precision), z, False, z, None, None, None, None)
+    call = prepared(SigmoidCrossEntropy(precision=precision), z, False, z, None, None, None, None)
     assert_fits(compile_kernels(monkeypatch, call), tmp_path)
 
 

@@ -95,6 +95,19 @@ def dropped_class_weight(spec: Any, logits: Any, targets: Any, **arguments: Any)
     return right(with_spec(spec, class_weight=None), logits, targets, **arguments)
 
 
+@catches("NegativeWeight", "weights_of_either_sign")
+def absolute_weights(spec: Any, logits: Any, targets: Any, **arguments: Any) -> Result:
+    if "sample_weight" in arguments:
+        arguments["sample_weight"] = np.abs(arguments["sample_weight"])
+    return right(spec, logits, targets, **arguments)
+
+
+@catches("NoProbability")
+def moved_into_range(spec: Any, logits: Any, targets: Any, **arguments: Any) -> Result:
+    within = np.clip(logits, 0, 1) if spec.inputs == "probs" else np.minimum(logits, 0)
+    return right(spec, within, targets, **arguments)
+
+
 @catches("SampleTimesClassWeight")
 def sample_weight_wins(spec: Any, logits: Any, targets: Any, **arguments: Any) -> Result:
     return (dropped_class_weight if "sample_weight" in arguments else right)(spec, logits, targets, **arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -121,11 +122,24 @@ def test_parts_of_a_batch_add_up_to_it(seed: int, cut: int, reduction: Any) -> N
         np.testing.assert_array_equal(first[1], gradient[:cut])  # a row's gradient does not depend on the split
 
 
-@given(seeds, st.floats(0.5, 8))
-def test_a_scale_of_all_weights_cancels_in_a_weighted_mean(seed: int, scale: float) -> None:
+@given(seeds, st.floats(0.5, 8), st.sampled_from([1, -1]))
+def test_a_scale_of_all_weights_cancels_in_a_weighted_mean(seed: int, scale: float, sign: int) -> None:
     z, y, w, s = batch(seed)
     spec = SoftmaxCrossEntropy(class_weight=w)
-    np.testing.assert_allclose(cwn.loss(spec, z, y, scale * s), cwn.loss(spec, z, y, s), **CLOSE)
+    np.testing.assert_allclose(cwn.loss(spec, z, y, sign * scale * s), cwn.loss(spec, z, y, s), **CLOSE)
+
+
+@given(seeds)
+def test_weights_of_the_other_sign_give_the_opposite_bits(seed: int) -> None:
+    call = random_call(seed, signed=True)
+    if call.spec.reduction in ("mean_over_weights", "mean_over_nonzero") and "denominator" not in call.arguments:
+        call.spec = replace(call.spec, reduction="sum")
+    call.spec = replace(call.spec, zero_denominator="zero")
+    found = cwn.loss_and_grad(call.spec, call.logits, call.targets, upstream=call.upstream, **call.arguments)
+    call.arguments["sample_weight"] = -call.arguments["sample_weight"]
+    opposite = cwn.loss_and_grad(call.spec, call.logits, call.targets, upstream=call.upstream, **call.arguments)
+    for x, y in zip(found, opposite, strict=True):
+        np.testing.assert_array_equal(x, -y)
 
 
 @given(seeds)

@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import missing_framework, refuse
+from ..errors import missing_framework, refuse
 
 try:
     import cupy
 except ImportError as cause:
     missing_framework("cupy", "cupy", cause)
 
-from ...call import Call, prepare
-from ...compute import closed_form
-from ...compute.arrays import Array, ArrayFunctions
-from ...lowering import SoftmaxCoefficients, inside_of
-from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from .kernels import SOURCE, THREADS, TYPES, lanes, options
+from ..call import Call, prepare
+from ..compute import closed_form
+from ..compute.arrays import Array, ArrayFunctions
+from ..compute.cuda import SOURCE, THREADS, TYPES, lanes, options
+from ..lowering import SoftmaxCoefficients, inside_of
+from ..spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 __all__ = ["loss", "loss_and_grad", "loss_parts"]
 
@@ -101,7 +101,7 @@ def _rows(xp: ArrayFunctions, call: Call, c: Any, scale: Array | None) -> tuple[
     """Return the weighted row losses and, with a scale, the gradient: fused, or by the array functions."""
     index_targets = isinstance(c, SoftmaxCoefficients) and c.index is not None and call.spec.inputs == "logits"
     known = call.logits.dtype.name in TYPES and call.logits.size
-    return (_fused if index_targets and known else closed_form.block_by_block)(xp, call, c, scale)
+    return (_fused if index_targets and known else closed_form.of_arrays)(xp, call, c, scale)
 
 
 @lru_cache
