@@ -70,7 +70,7 @@ def reply_of(line: bytes, case: str) -> dict[str, Any]:
 
 
 def text(said: Any) -> str:
-    """Return what a stranger said, or wrote to stderr, as it may be printed: not too long, and without control codes."""
+    """Return what a stranger said, or wrote to stderr, as it may be printed: not too long, no control codes."""
     said = str(said)
     shown = said if len(said) <= LONGEST_TEXT else said[:LONGEST_TEXT] + "..."
     return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in shown)
