@@ -315,7 +315,7 @@ def infinite(values: Array) -> Array:
 
 
 def _ignored(spec: Any) -> int | None:
-    return spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label  # type: ignore[no-any-return]
+    return spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label
 
 
 def _is_none_ignored(xp: Arrays, call: Call) -> bool:
