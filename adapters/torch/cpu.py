@@ -77,6 +77,13 @@ def loss(given: Arguments, dtype: torch.dtype, inplace: bool = False) -> Tensor:
     return _evaluate(z, given, dtype, None)
 
 
+def denominator(given: Arguments) -> float:
+    """Return the denominator of a call that `is_fused`, 1 if it has none."""
+    spec, z, validate, *others = given
+    call = cpu.prepare(spec, _memory(z), *map(_on_host, others), check_values=validate is not False)
+    return cpu.denominator(call)
+
+
 class Fused(torch.autograd.Function):
     """The loss of one call.
 
