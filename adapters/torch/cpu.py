@@ -147,7 +147,12 @@ def _key(z: Tensor, given: Arguments, gradient: Tensor | None) -> Any:
     spec, _, validate, targets, sample_weight, w, mask, denominator = given
     if sample_weight is not None or mask is not None or denominator is not None or validate is False:
         return None
-    if type(targets) is not Tensor or z.dtype in HALF or (gradient is not None and gradient.data_ptr() == z.data_ptr()):
+    if (
+        type(targets) is not Tensor
+        or z.dtype in HALF
+        or targets.dtype in HALF
+        or (gradient is not None and gradient.data_ptr() == z.data_ptr())
+    ):
         return None
     if w is not None:  # a factor of an index's row alone, or part of what is kept
         if not (type(w) is Tensor and w.dtype in NAMES and w.dtype not in HALF) or targets.ndim == z.ndim:
