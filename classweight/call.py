@@ -312,7 +312,8 @@ def bad_weights(values: Array) -> Array:
 
 def infinite(values: Array) -> Array:
     """Return where numbers are not what `FINITE` says."""
-    return ~(abs(values) <= _LARGEST)
+    # Not of one comparison, which a graph of TensorFlow turns round: then it is false of NaN.
+    return ~((values >= -_LARGEST) & (values <= _LARGEST))
 
 
 def _ignored(spec: Any) -> int | None:
