@@ -168,6 +168,11 @@ def test_imports_are_found_wherever_they_stand() -> None:
     }
 
 
+def test_no_file_is_named_for_what_only_its_author_knows() -> None:
+    names = {path.stem.strip("_") for folder in FOLDERS.values() for path in (ROOT / folder).rglob("*.py")}
+    assert not names & {"few", "halves", "blocks", "compiled", "points", "habits", "utils", "helpers"}
+
+
 def ci(folder: Path, *commands: str) -> subprocess.CompletedProcess[str]:
     """Run .ci/run beside a README with one bash block a command."""
     (folder / ".ci").mkdir()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import classweight.adapters.numpy as cwn
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from classweight.compute import threads
+from classweight.reference import reference
 
 from ..batches import DTYPES, KINDS, ROWS, Batch, assert_same_bits, batch
 
@@ -165,6 +166,52 @@ def test_rows_do_not_feel_what_lies_beside_them(kind: str, dtype: str, classes: 
         assert_same_bits([found[1][~hostile]], [expected[1][~hostile]], "gradient")
         if shaped is b:
             assert_same_bits([found[0][~hostile]], [expected[0][~hostile]], "loss")
+
+
+@each_kind
+@each_precision
+@pytest.mark.parametrize("classes", [3, 40, 2000])
+def test_weights_that_float32_does_not_carry_give_what_the_equations_do(
+    kind: str, precision: str, classes: int
+) -> None:
+    """They scale the loss of a weight of 1; the gradient's upstream gradient undoes that."""
+    b = batch(kind, "float32", classes, precision, rows=60)
+    b = b[np.isfinite(b.z).all(1)]
+    losses, slopes = reference(b.spec, b.z, b.t, upstream=b.upstream)
+    sizes = magnitudes(b)
+    for extreme in EXTREMES:
+        for sign in (-1, 1):
+            s = np.where(np.arange(len(b)) % 3 == 0, 1, sign * extreme)
+            found = evaluate(replace(b, s=s, upstream=(b.upstream.T / s).T))
+            with np.errstate(over="ignore"):
+                assert_near(found[0], (losses.T * s).T, (sizes[0].T * abs(s)).T, abs(s) * 2.0**-1000)
+                # A slope is multiplied last, by what can be 1e300.
+                assert_near(found[1], slopes, sizes[1], 2.0**-1070 / abs(s))
+
+
+def assert_near(found: Any, truth: Any, size: Any, least: Any) -> None:
+    """Assert that rows are as near as float32's roundings, of terms of such a size, allow, and its least number."""
+    bound = (32 * 2.0**-24 * size).T + (least + 2.0**-149)
+    near = np.abs(found.astype(np.float64) - truth) <= bound.T
+    assert (near | (np.isinf(found) & (found == truth.astype(np.float32)))).all()
+
+
+def magnitudes(b: Batch) -> tuple[Any, Any]:
+    """Return the sums of the absolute terms of losses and gradients of rows that weigh 1."""
+    z, upstream = b.z.astype(np.float64), np.abs(b.upstream)
+    if b.is_binary:
+        t, (w_neg, w_pos) = 0.9 * b.t + 0.05, b.spec.class_weight
+        p, m = np.asarray(w_pos) * t, w_neg * (1 - t)
+        losses, slopes = p * np.logaddexp(0, -z) + m * np.logaddexp(0, z), p + m
+        if b.spec.average_outputs:
+            losses, slopes, upstream = losses.mean(1), slopes / z.shape[1], upstream[:, None]
+        return losses, slopes * upstream
+    w, e = np.asarray(b.spec.class_weight), b.spec.label_smoothing
+    a = w * ((1 - e) * (np.eye(len(w))[b.t] if b.is_hard else b.t) + e / len(w))
+    top = z.max(1, keepdims=True)
+    is_top = np.arange(len(w)) == z.argmax(1)[:, None]
+    gaps = top - z + np.log1p(np.where(is_top, 0, np.exp(z - top)).sum(1, keepdims=True))
+    return (a * gaps).sum(1), (a.sum(1, keepdims=True) * np.exp(-gaps) + a) * upstream[:, None]
 
 
 @st.composite

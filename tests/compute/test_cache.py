@@ -1,0 +1,56 @@
+"""What is compiled is kept in a folder, which may be missing, not to be written to, or broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import classweight.adapters.numpy as cwn
+from classweight import SoftmaxCrossEntropy
+
+CODE = """
+import numpy as np
+import classweight.adapters.numpy as cwn
+from classweight import SoftmaxCrossEntropy
+from classweight.compute import cpu
+assert cpu.kernels() is not None
+print(float(cwn.loss(SoftmaxCrossEntropy(), np.arange(120, dtype=np.float32).reshape(3, 40), [1, 2, 3])))
+"""
+EXPECTED = float(cwn.loss(SoftmaxCrossEntropy(), np.arange(120, dtype=np.float32).reshape(3, 40), [1, 2, 3]))
+
+
+def start(cache: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
+    command = [sys.executable, "-P", "-c", CODE]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def assert_right(process: subprocess.Popen[str]) -> None:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert not errors
+    assert float(output) == EXPECTED
+
+
+def test_two_processes_compile_at_once_and_a_broken_cache_is_made_again(tmp_path: Path) -> None:
+    for process in [start(tmp_path) for _ in range(2)]:
+        assert_right(process)
+    kept = [path for path in tmp_path.rglob("*") if path.suffix in (".nbi", ".nbc")]
+    assert {path.suffix for path in kept} == {".nbi", ".nbc"}
+    for content in (b"", kept[0].read_bytes()[:40]):
+        for path in kept:
+            path.write_bytes(content)
+        assert_right(start(tmp_path))
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="modes of folders are POSIX's")
+def test_a_folder_that_is_a_file_or_cannot_be_written_to_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    for name in ("file", "closed"):
+        assert_right(start(tmp_path / name))
