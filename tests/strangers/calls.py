@@ -24,6 +24,7 @@ from classweight.reference import reference, sigmoid_terms, softmax_terms
 
 SIGNED = True  # weights of either sign are valid
 BLOCKS = 10
+Shape = tuple[int, ...]
 SHAPES = [(5, 4), (4, 3), (7,), (3, 5, 2), (2, 3, 2, 2), (6, 1), (0, 3), (1, 8), (20, 10)]
 REDUCTIONS = ["none", "sum", *(f"mean_over_{what}" for what in ("weights", "valid", "positions", "batch", "nonzero"))]
 # Roundings that a number may be made of, each of the size of the terms that it is a sum of.
@@ -79,7 +80,7 @@ class Chance:
         x = self.rng.integers(0, 25, shape) / 8 * (self.rng.random(shape) < 0.8)
         return x * self.rng.choice([-1, 1, 1], shape) if signed and SIGNED else x
 
-    def prefix(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def prefix(self, shape: Shape) -> Shape:
         return shape[: self.rng.integers(len(shape) + 1)]
 
 
@@ -112,7 +113,7 @@ def right_call(chance: Chance, dtypes: list[str]) -> Call:
     dtype = pick(*dtypes)
     logits = TypedArray.of(_scores(chance, fields["inputs"], what, shape, axis), dtype)
     fill = _binary if what == "binary" else _softmax
-    targets = fill(chance, what, fields, shape, axis, positions)
+    targets = fill(chance, what, fields, dtype, shape, axis, positions)
     call = Call(SigmoidCrossEntropy if what == "binary" else SoftmaxCrossEntropy, fields, logits, targets)
     if pick(True, False):
         weight = chance.eighths(chance.prefix(positions), signed=True)
@@ -132,7 +133,7 @@ def right_call(chance: Chance, dtypes: list[str]) -> Call:
     return call
 
 
-def _scores(chance: Chance, inputs: str, what: str, shape: tuple[int, ...], axis: int) -> Any:
+def _scores(chance: Chance, inputs: str, what: str, shape: Shape, axis: int) -> Any:
     rng = chance.rng
     if inputs == "logits":
         z = rng.normal(size=shape) * chance.pick(1, 8, 60) + chance.pick(0, 0, 1000)
@@ -147,7 +148,7 @@ def _scores(chance: Chance, inputs: str, what: str, shape: tuple[int, ...], axis
 
 
 def _softmax(
-    chance: Chance, what: str, fields: dict[str, Any], shape: tuple[int, ...], axis: int, positions: tuple[int, ...]
+    chance: Chance, what: str, fields: dict[str, Any], dtype: str, shape: Shape, axis: int, positions: Shape
 ) -> TypedArray:
     pick, rng, num_classes = chance.pick, chance.rng, shape[axis]
     weights = chance.eighths(num_classes, signed=True).tolist()
@@ -157,7 +158,8 @@ def _softmax(
         fields["class_weight"].pop(int(rng.integers(num_classes)))
     fields["weighting"] = pick("term", "label", "expected")
     if what == "distribution":
-        return TypedArray.of(chance.eighths(shape), pick("float16", "float32", "float64", "int64", "bool"))
+        # Few pairs of types: kernels are compiled for each.
+        return TypedArray.of(chance.eighths(shape), pick(dtype, dtype, "bool"))
     targets = rng.integers(0, num_classes, positions)
     fields["ignore_index"] = pick(None, -1, -100, num_classes - 1, num_classes)
     if fields["ignore_index"] is not None:
@@ -166,7 +168,7 @@ def _softmax(
 
 
 def _binary(
-    chance: Chance, what: str, fields: dict[str, Any], shape: tuple[int, ...], axis: int, positions: tuple[int, ...]
+    chance: Chance, what: str, fields: dict[str, Any], dtype: str, shape: Shape, axis: int, positions: Shape
 ) -> TypedArray:
     pick, rng = chance.pick, chance.rng
     pair = [chance.eighths(pick((), shape[-1:]), signed=True).tolist() for _ in range(2)]
@@ -178,7 +180,7 @@ def _binary(
     if fields["ignore_label"] is not None:
         targets = np.where(rng.random(shape) < 0.3, fields["ignore_label"], targets)
     whole = np.array_equal(targets, np.round(targets))
-    return TypedArray.of(targets, pick(*(("int64", "float32", "int8") if whole else ("float32", "float64"))))
+    return TypedArray.of(targets, pick(dtype, "int64") if whole else dtype)
 
 
 SPOILT_FIELDS: dict[str, list[Any]] = {
