@@ -47,25 +47,26 @@ class Arguments(NamedTuple):
 
 def is_fused(given: Arguments) -> bool:
     """Whether the kernels compute a call: logits alone are differentiated, once, and all is plain memory of the CPU."""
+    if is_traced() or not are_plain(given) or not given.logits.is_cpu or given.logits.is_neg():
+        return False
+    return cpu.kernels() is not None and not any(x.is_neg() for x in given.tensors() if isinstance(x, Tensor))
+
+
+def are_plain(given: Arguments) -> bool:
+    """Whether a call is of logits that alone are differentiated, and of plain tensors on their device."""
     z = given.logits
-    if is_traced() or type(z) not in TENSORS or not z.is_cpu or z.dtype not in NAMES or not _is_plain(z):
+    if type(z) not in TENSORS or z.dtype not in NAMES or z.layout is not torch.strided:
         return False
-    if getattr(given.spec, "inputs", None) != "logits" or cpu.kernels() is None:
-        return False
-    if torch.autograd.forward_ad._current_level >= 0:
+    if getattr(given.spec, "inputs", None) != "logits" or torch.autograd.forward_ad._current_level >= 0:
         return False
     differentiable = torch.is_grad_enabled()
     for x in given.tensors():
         if isinstance(x, Tensor):
-            if type(x) not in TENSORS or not x.is_cpu or x.is_complex() or not _is_plain(x):
+            if type(x) not in TENSORS or x.device != z.device or x.layout is not torch.strided or x.is_complex():
                 return False
             if differentiable and x.requires_grad:
                 return False
     return True
-
-
-def _is_plain(x: Tensor) -> bool:
-    return x.layout is torch.strided and not x.is_neg()
 
 
 def loss(given: Arguments, dtype: torch.dtype, inplace: bool = False) -> Tensor:
@@ -73,7 +74,7 @@ def loss(given: Arguments, dtype: torch.dtype, inplace: bool = False) -> Tensor:
     z, given = given.logits, given._replace(logits=None)
     if torch.is_grad_enabled() and z.requires_grad:
         return Fused.apply(z, given, dtype, inplace)  # type: ignore[no-any-return, no-untyped-call]
-    return _evaluate(z, given, dtype, None)
+    return evaluate(z, given, dtype, None)
 
 
 class Fused(torch.autograd.Function):
@@ -89,7 +90,7 @@ class Fused(torch.autograd.Function):
         kept = None
         if given.spec.reduction != "none":
             kept = z.detach() if inplace else memory_like(z)
-        value = _evaluate(z, given, dtype, kept)
+        value = evaluate(z, given, dtype, kept)
         # What autograd saves it also lets go; nothing else may hold the batch.
         tensors = [x if isinstance(x, Tensor) else None for x in given.tensors()]
         ctx.save_for_backward(None if inplace else z, *tensors)
@@ -119,7 +120,7 @@ class Fused(torch.autograd.Function):
         if not once:
             return composite_gradient(given.call(), upstream), None, None, None
         gradient = memory_like(z) if kept is None else kept
-        _evaluate(z, given, upstream.dtype, gradient, upstream)
+        evaluate(z, given, upstream.dtype, gradient, upstream)
         return gradient, None, None, None
 
 
@@ -130,7 +131,7 @@ def memory_like(z: Tensor) -> Tensor:
     return torch.from_numpy(np.empty(z.nbytes, np.uint8)).view(z.dtype).view(z.shape)
 
 
-def _evaluate(
+def evaluate(
     z: Tensor, given: Arguments, dtype: torch.dtype, gradient: Tensor | None, upstream: Tensor | None = None
 ) -> Tensor:
     """Return the loss in ``dtype``; ``gradient``, if there is one, becomes its gradient times ``upstream``."""
@@ -142,7 +143,7 @@ def _evaluate(
     written = None if gradient is None else _memory(gradient)
     if written is not None and cpu.axes_of(call).strides(written.shape, written.strides) is None:
         apart = torch.empty(z.shape, dtype=z.dtype)
-        value = _evaluate(z, given, dtype, apart, upstream)
+        value = evaluate(z, given, dtype, apart, upstream)
         gradient.copy_(apart)  # type: ignore[union-attr]
         return value
     factor: Any = None

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...call import Call
 from ...errors import refuse
 from ...lowering import denominator_of, inside_of, summed
-from . import cpu
+from . import cpu, operators
 from .arrays import TENSORS
 from .cpu import Arguments
 
@@ -40,6 +40,10 @@ _summed = kept(summed.__wrapped__)
 
 
 def _value(given: Arguments, dtype: torch.dtype | None, inplace: bool = False) -> Tensor:
+    if operators.IS_SUPPORTED and torch.compiler.is_dynamo_compiling() and not inplace:
+        value = operators.loss(given, dtype)
+        if value is not None:
+            return value
     if cpu.is_fused(given):
         if inplace:
             _check_inplace(given.logits, given.spec, fused=True)
