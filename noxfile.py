@@ -17,7 +17,7 @@ DIST = ROOT / ".nox" / "dist"
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 # Frameworks with an environment of their own. Tests are chosen by the name of their file, not by what can be imported:
 # a framework that a session asks for and cannot import is an error.
-ELSEWHERE = ("tensorflow", "keras", "chainer")
+ELSEWHERE = ("tensorflow", "keras", "chainer", "jax", "optax", "flax")
 # What each framework's own functions gave, for `parity` to hold every adapter against.
 RECORDS = ROOT / ".nox" / "records"
 # Which session's environment a backend lives in, and whose own functions are recorded there. The slow ones last.
@@ -25,19 +25,19 @@ PARITY = {
     "tests": (("numpy", "torch", "torch:composite"), ("torch", "sklearn", "onnx")),
     "chainer": (("chainer", "chainer:composite"), ("chainer",)),
     "tensorflow": (
-        ("tensorflow", "keras:tensorflow", "keras:torch", "tensorflow:graph", "keras:jax", "tensorflow:xla"),
-        ("tensorflow", "keras"),
+        ("tensorflow", "keras:tensorflow", "keras:torch", "tensorflow:graph", "jax", "keras:jax", "tensorflow:xla"),
+        ("tensorflow", "keras", "optax", "flax"),
     ),
 }
 KERAS_BACKENDS = ("tensorflow", "torch", "jax")
 # These compile for every shape anew, for longer than they compute.
-COMPILED = ("tensorflow:graph", "tensorflow:xla", "keras:jax")
+COMPILED = ("tensorflow:graph", "tensorflow:xla", "keras:jax", "jax")
 # Which session's environment a backend of the benchmark lives in.
 BENCHMARK = {
     "tests": ("numpy", "torch", "torch:vs-compile", "torch:compile"),
     "tensorflow": (
         *("tensorflow", "tensorflow:function", "keras:tensorflow", "keras:tensorflow:function"),
-        *("keras:torch", "keras:jax"),
+        *("keras:torch", "keras:jax", "jax"),
     ),
     "chainer": ("chainer",),
 }
@@ -142,11 +142,13 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(requires=["package"])
 def tensorflow(session: nox.Session) -> None:
-    """Test against TensorFlow, and against Keras on each of its backends."""
-    install(session, "tensorflow", "[tensorflow,keras,torch,conformance]", "jax", *groups("pytest"))
+    """Test against TensorFlow, against Keras on each of its backends, and against optax on JAX."""
+    install(session, "tensorflow", "[tensorflow,keras,torch,jax,conformance]", *groups("pytest", "jax"))
     # It asks for the distribution tensorflow, though tensorflow-cpu is the same module.
     session.install("--no-deps", "tf_keras")
     pytest(session, *files("tensorflow"), "--doctest-modules", "--pyargs", "classweight.adapters.tensorflow")
+    jax = ("--doctest-modules", "--pyargs", "classweight.adapters.jax")
+    pytest(session, *files("jax", "optax", "flax"), *jax)
     for backend in KERAS_BACKENDS:
         pytest(session, *files("keras"), KERAS_BACKEND=backend)
     # On NumPy, Keras has values and no training.

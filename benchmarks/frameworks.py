@@ -313,16 +313,32 @@ class KerasTorch(Keras, Torch):
     pass
 
 
-class KerasJax(Keras):
-    """Both sides under ``jax.jit``."""
+class Jax(Framework):
+    """JAX under ``jit``, against optax and the weights of the labels, as its users write it."""
 
+    channels_last = True
     compiles = True
 
     def __init__(self, variant: str, device: str) -> None:
         self.jax = importlib.import_module("jax")
+        self.adapter = importlib.import_module("classweight.adapters.jax")
 
     def to_native(self, x: Any) -> Any:
         return self.jax.numpy.asarray(x)
+
+    def native(self, case: Case, weight: Any) -> Loss:
+        jnp, optax = self.jax.numpy, importlib.import_module("optax")
+
+        def softmax(logits: Any, labels: Any) -> Any:
+            weights = jnp.take(weight, labels)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return jnp.sum(weights * losses) / jnp.sum(weights)
+
+        def binary(logits: Any, labels: Any) -> Any:
+            losses = optax.sigmoid_binary_cross_entropy(logits, labels)
+            return jnp.mean(jnp.where(labels > 0.5, weight, 1) * losses)
+
+        return binary if case.binary else softmax
 
     def training(self, loss: Loss) -> Loss:
         return self.inference(self.jax.value_and_grad(loss))
@@ -330,6 +346,10 @@ class KerasJax(Keras):
     def inference(self, loss: Loss) -> Loss:
         function = self.jax.jit(loss)
         return lambda logits, targets: self.jax.block_until_ready(function(logits, targets))
+
+
+class KerasJax(Keras, Jax):
+    pass
 
 
 class Chainer(Framework):
@@ -383,6 +403,7 @@ BACKENDS: dict[str, type[Framework]] = {
     "keras:tensorflow:function": KerasTensorFlow,
     "keras:torch": KerasTorch,
     "keras:jax": KerasJax,
+    "jax": Jax,
     "chainer": Chainer,
     "cupy": CuPy,
 }

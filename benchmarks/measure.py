@@ -36,7 +36,7 @@ SAME = 1e-4
 # Inputs, gradients and temporaries of the most wasteful side, in units of the logits.
 COPIES, COPIES_IF_BINARY = 12, 36
 STEPS, WARM_STEPS = 1000, 100
-PACKAGES = ("torch", "tensorflow-cpu", "keras", "jax", "chainer", "cupy-cuda12x", "numpy", "numba", "triton")
+PACKAGES = ("torch", "tensorflow-cpu", "keras", "jax", "optax", "chainer", "cupy-cuda12x", "numpy", "numba", "triton")
 
 
 def work(request: dict[str, Any]) -> None:

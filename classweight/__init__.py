@@ -2,18 +2,23 @@
 
 Describe a loss with `SoftmaxCrossEntropy` or `SigmoidCrossEntropy`, or take a framework's own from
 `classweight.conventions`, and compute it with ``classweight.adapters.torch`` or another adapter. Importing this loads
-NumPy and no framework.
+nothing; what is used of it loads NumPy, and no framework.
 """
 
-from . import conventions
-from .answers.compare import compare
-from .answers.identify import identify
-from .conventions import DIFFERENCES
-from .errors import TargetIndexError
-from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy, from_dict
-from .weights.counts import ClassCounts
-from .weights.samples import correct_for_sampling, sample_weights, sampler_weights
-from .weights.schemes import ClassWeights, class_weights
+from typing import TYPE_CHECKING
+
+from . import lazy as _lazy
+
+if TYPE_CHECKING:
+    from . import conventions
+    from .answers.compare import compare
+    from .answers.identify import identify
+    from .conventions import DIFFERENCES
+    from .errors import TargetIndexError
+    from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy, from_dict
+    from .weights.counts import ClassCounts
+    from .weights.samples import correct_for_sampling, sample_weights, sampler_weights
+    from .weights.schemes import ClassWeights, class_weights
 
 __all__ = [
     "DIFFERENCES",
@@ -31,3 +36,23 @@ __all__ = [
     "sample_weights",
     "sampler_weights",
 ]
+
+__getattr__, __dir__ = _lazy.names(
+    __name__,
+    {
+        "DIFFERENCES": ".conventions",
+        "ClassCounts": ".weights.counts",
+        "ClassWeights": ".weights.schemes",
+        "SigmoidCrossEntropy": ".spec",
+        "SoftmaxCrossEntropy": ".spec",
+        "TargetIndexError": ".errors",
+        "class_weights": ".weights.schemes",
+        "compare": ".answers.compare",
+        "conventions": ".",
+        "correct_for_sampling": ".weights.samples",
+        "from_dict": ".spec",
+        "identify": ".answers.identify",
+        "sample_weights": ".weights.samples",
+        "sampler_weights": ".weights.samples",
+    },
+)

@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from .compute.arrays import Array, Arrays
+from .compute.arrays import Array, ArrayFunctions, Arrays
 from .errors import TargetIndexError, refuse
 from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 Shape = tuple[Any, ...]
+WEIGHTS = "be finite and >= 0"
+FINITE = "be finite"
 _LARGEST = np.finfo(np.float64).max
+_numpy = ArrayFunctions(np)
 # The unsigned type of a floating type's bits, and those of infinity.
 _INFINITY: dict[Any, tuple[Any, int]] = {
     np.dtype(np.float16): (np.uint16, 0x7C00),
@@ -32,7 +35,7 @@ class Call:
 
     ``shape`` is the logits' shape; an axis that is not known while a graph is traced is None. ``checked`` says that the
     values were looked at; where they were not, the lowering turns bad rows into NaN. ``none_ignored`` says that they
-    were, and that no target was the ignored one.
+    were, and that no target was the ignored one; ``asserted`` that they were not, and that a NaN shall be explained.
     """
 
     spec: Any
@@ -46,6 +49,7 @@ class Call:
     shape: Shape
     axis: int
     none_ignored: bool = False
+    asserted: bool = False
 
     @property
     def hard(self) -> bool:
@@ -278,17 +282,36 @@ def check_targets(xp: Arrays, call: Call) -> bool:
         good = are_weights(targets)
     if good:
         return ignored is None or not low <= ignored <= high
-    bad = ~((targets >= low) & (targets <= high))
-    if ignored is not None:
-        bad &= targets != ignored
-    if call.mask is not None:
-        kept, position_axis = xp.to_numpy(call.mask), call.position_axis
-        kept = kept.reshape(kept.shape + (1,) * (len(call.position_shape) - kept.ndim))
-        bad &= kept if call.hard or position_axis is None else np.expand_dims(kept, position_axis)
-    expected = f"be class indices from 0 to {high}" if call.hard else "be finite and >= 0"
-    error = TargetIndexError if call.hard else ValueError
-    _refuse_first("targets", expected, targets, bad, error)
+    mask = None if call.mask is None else xp.to_numpy(call.mask)
+    expected, bad = bad_targets(_numpy, spec, targets, mask, call.shape, call.axis)
+    _refuse_first("targets", expected, targets, bad, TargetIndexError if call.hard else ValueError)
     return False
+
+
+def bad_targets(
+    xp: Arrays, spec: Any, targets: Array, mask: Array | None, shape: Shape, axis: int
+) -> tuple[str, Array]:
+    """Return what targets must be, and where they are not, unless ignored or masked; in their own shape."""
+    hard = len(targets.shape) < len(shape)
+    ignored = _ignored(spec)
+    bad = ~((targets >= 0) & (targets <= shape[axis] - 1)) if hard else bad_weights(targets)
+    if ignored is not None:
+        bad = bad & ~xp.equal(targets, ignored)
+    if mask is not None:
+        position_axis = _position_axis(spec, shape, axis)
+        kept = xp.reshape(mask, (*xp.shape(mask), *(1,) * (len(drop(shape, position_axis)) - len(mask.shape))))
+        bad = bad & (kept if hard or position_axis is None else xp.expand_dims(kept, position_axis))
+    return f"be class indices from 0 to {shape[axis] - 1}" if hard else WEIGHTS, bad
+
+
+def bad_weights(values: Array) -> Array:
+    """Return where numbers are not what `WEIGHTS` says."""
+    return ~((values >= 0) & (values <= _LARGEST))
+
+
+def infinite(values: Array) -> Array:
+    """Return where numbers are not what `FINITE` says."""
+    return ~(abs(values) <= _LARGEST)
 
 
 def _ignored(spec: Any) -> int | None:
@@ -307,15 +330,15 @@ def _is_none_ignored(xp: Arrays, call: Call) -> bool:
 def _check_finite(name: str, values: np.ndarray[Any, Any]) -> None:
     """Refuse weights of a loss that are infinite or NaN."""
     with np.errstate(invalid="ignore"):  # bfloat16 warns of a NaN that it compares
-        finite = abs(values) <= _LARGEST
-    if not finite.all():
-        _refuse_first(name, "be finite", values, ~finite, ValueError)
+        bad = infinite(values)
+    if bad.any():
+        _refuse_first(name, FINITE, values, bad, ValueError)
 
 
 def _check_weights(name: str, values: np.ndarray[Any, Any]) -> None:
     """Refuse what cannot be counted: shares, and numbers of labels, that are negative or not finite."""
     if not are_weights(values):
-        _refuse_first(name, "be finite and >= 0", values, ~((values >= 0) & (values <= _LARGEST)), ValueError)
+        _refuse_first(name, WEIGHTS, values, bad_weights(values), ValueError)
 
 
 def are_weights(values: np.ndarray[Any, Any]) -> bool:

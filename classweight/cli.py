@@ -15,8 +15,7 @@ from typing import Any
 
 from .answers import commands as _cli_answers
 from .spec import from_dict
-
-UNUSABLE = 2
+from .streams import STANDARD_INPUT, read, read_json, refused, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,8 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     _add_conformance(commands)
     _cli_answers.add(commands)
-    options = parser.parse_args(arguments)
-    return int(options.run(options))
+    try:
+        options = parser.parse_args(arguments)
+        return int(options.run(options))
+    finally:
+        say(end="")  # so that what argparse printed is out
 
 
 def _add_conformance(commands: Any) -> None:
@@ -43,7 +45,9 @@ def _add_conformance(commands: Any) -> None:
         help="torch, torch:composite, numpy; your.module:loss with --spec; any of them @/path/to/python; repeatable. "
         "Default: every backend importable here",
     )
-    parser.add_argument("--spec", type=Path, help="JSON of the spec (to_dict) that a loss of your own is judged by")
+    parser.add_argument(
+        "--spec", type=Path, help="JSON of the spec (to_dict) that a loss of your own is judged by; - is standard input"
+    )
     parser.add_argument("--framework", help="of a loss of your own, if its module does not show it")
     parser.add_argument(
         "--targets", choices=("index", "distribution"), default="index", help="what a softmax loss of your own takes"
@@ -51,7 +55,9 @@ def _add_conformance(commands: Any) -> None:
     parser.add_argument("--elements", type=int, default=200_000, help="logits of random sweeps in all (%(default)s)")
     parser.add_argument("--clause", action="append", metavar="PATTERN", help="only these clauses; repeatable")
     parser.add_argument("--case", action="append", metavar="PATTERN", help="only these cases; repeatable")
-    parser.add_argument("--xfails", type=Path, metavar="FILE", help="glob patterns of ids that are known to fail")
+    parser.add_argument(
+        "--xfails", type=Path, metavar="FILE", help="glob patterns of ids that are known to fail; - too"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole report")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for a case (%(default)s)")
     parser.set_defaults(run=_conformance)
@@ -65,15 +71,16 @@ def _conformance(options: argparse.Namespace) -> int:
 
     own = [name for name in options.backend or () if name.partition("@")[0] not in known_backends.known()]
     try:
-        spec = None if options.spec is None else from_dict(json.loads(options.spec.read_text()))
+        if options.spec == options.xfails == STANDARD_INPUT:
+            raise ValueError("--spec and --xfails must not both be -")
+        spec = None if options.spec is None else from_dict(read_json(options.spec))
         if own and spec is None:
             raise ValueError(f"--spec must be given for {own[0]!r}, which is none of {known_backends.known()}")
         if options.json and not options.json.parent.is_dir():
             raise ValueError(f"--json must name a file in a folder that exists; got {str(options.json)!r}")
-        xfails = KnownFailures(options.xfails.read_text().splitlines() if options.xfails else ())
+        xfails = KnownFailures(read(options.xfails).decode().splitlines() if options.xfails else ())
     except (OSError, TypeError, ValueError) as problem:
-        print(f"classweight conformance: {problem}", file=sys.stderr)
-        return UNUSABLE
+        return refused("conformance", problem)
 
     def cases_of(hello: Any) -> list[Any]:
         cases = own_cases.cases_of(hello, spec, options.targets)
@@ -94,12 +101,10 @@ def _conformance(options: argparse.Namespace) -> int:
             progress=on_terminal if sys.stderr.isatty() else None,
         )
     except (BackendError, ImportError, ValueError) as problem:
-        print(f"classweight conformance: {problem}", file=sys.stderr)
-        return UNUSABLE
+        return refused("conformance", problem)
     if not any(backend.outcomes or backend.sweeps for backend in report.backends):
-        print("classweight conformance: no case has such a name", file=sys.stderr)
-        return UNUSABLE
-    print(report.to_text())
+        return refused("conformance", "no case has such a name")
+    say(report.to_text())
     if options.json:
         options.json.write_text(json.dumps(report.to_json(), indent=1) + "\n")
     return report.exit_status

@@ -2,13 +2,59 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+import functools
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 __all__ = ["TargetIndexError"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class TargetIndexError(ValueError, IndexError):
     """A class index outside ``[0, C)``: a ValueError for us, an IndexError for callers used to native losses."""
+
+
+class _Names(threading.local):  # not a context variable, of which torch.compile makes no graph
+    current: Mapping[str, str] = {}
+
+
+_names = _Names()
+
+
+def calling(**names: str) -> Callable[[Function], Function]:
+    """Return a decorator of a function that has other names for these arguments: its errors say them.
+
+    >>> @calling(targets="y")
+    ... def fit(y):
+    ...     refuse("targets", "be labels", y)
+    >>> fit(None)
+    Traceback (most recent call last):
+        ...
+    ValueError: `y` must be labels; got None
+    """
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def named(*args: Any, **kwargs: Any) -> Any:
+            before = _names.current
+            # What that function calls something, the one that called it may have another name for.
+            said = {ours: before.get(theirs, theirs) for ours, theirs in names.items()} if before else names
+            _names.current = {**before, **said}
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _names.current = before
+
+        return named  # type: ignore[return-value]
+
+    return decorate
+
+
+def name_of(argument: str) -> str:
+    """Return what the function that the user called calls this argument."""
+    return _names.current.get(argument, argument)
 
 
 def refuse(argument: str, expected: str, got: object, where: str = "", error: type[Exception] = ValueError) -> NoReturn:
@@ -19,7 +65,8 @@ def refuse(argument: str, expected: str, got: object, where: str = "", error: ty
         ...
     ValueError: `class_weight` must have shape (3,), one per class; got (4,)
     """
-    raise error(f"`{argument}` must {expected}; got {got}{' ' + where if where else ''}") from None
+    came = " ".join(str(got).split("\n")) + (f" {where}" if where else "")
+    raise error(f"`{name_of(argument)}` must {expected}; got {came}") from None
 
 
 def missing_framework(module: str, extra: str, cause: Exception, versions: str = "") -> NoReturn:

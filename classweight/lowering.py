@@ -298,9 +298,7 @@ class _Sigmoid:
         spec: SigmoidCrossEntropy = self.call.spec
         share = 1 / self.call.num_classes if spec.average_outputs else 1.0
         smoothing = spec.label_smoothing
-        return SigmoidFactors(
-            share, 1 - smoothing, smoothing / 2, self.w_pos, self.w_neg, spec.weighting == "label"
-        )
+        return SigmoidFactors(share, 1 - smoothing, smoothing / 2, self.w_pos, self.w_neg, spec.weighting == "label")
 
     def coefficients(self, denominator: Array | float | None) -> SigmoidCoefficients:
         xp, f = self.xp, self.factors()
@@ -374,6 +372,11 @@ def _weighted_sum(xp: Arrays, x: Array, w: Array, axis: int) -> Array:
     if hasattr(xp, "weighted_sum"):
         return xp.weighted_sum(x, w, axis)
     return xp.sum(xp.astype(x, xp.wide) * xp.reshape(w, class_shape(x.shape[axis], axis, len(x.shape))), axis)
+
+
+def denominator_of_rows(xp: Arrays, call: Call, weights: Any) -> Array | float | None:
+    """Return what a mean divides by where no position is ignored; ``weights()`` are the class weights of all."""
+    return _denominator(xp, call, None, weights)
 
 
 def _count(xp: Arrays, condition: Array) -> Array:

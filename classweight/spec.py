@@ -6,11 +6,12 @@ Every framework's habit is one instance of these two classes; `classweight.conve
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -63,7 +64,7 @@ class Spec:
         if self.clip is not None:
             if self.inputs != "probs":
                 refuse("clip", "be None unless inputs='probs'", repr(self.clip))
-            if self.clip != "dtype":
+            if not _is_choice(self.clip, "dtype"):
                 expected = "be None, 'dtype' or a number from 0 to 0.5 (0.5 excluded)"
                 self._set("clip", _number("clip", self.clip, expected, lambda e: 0 <= e < 0.5))
 
@@ -196,7 +197,7 @@ class SoftmaxCrossEntropy(Spec):
         super().__post_init__()
         if self.class_weight is not None:
             self._set("class_weight", _class_weight(self.class_weight))
-        if self.missing_class_weight != "error":
+        if not _is_choice(self.missing_class_weight, "error"):
             weight = _number(
                 "missing_class_weight", self.missing_class_weight, f"be 'error' or {_WEIGHT}", math.isfinite
             )
@@ -292,8 +293,11 @@ class SigmoidCrossEntropy(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.class_weight is not None:
-            pair = self.class_weight
-            if isinstance(pair, Mapping | str) or not isinstance(pair, Iterable) or len(pair := tuple(pair)) != 2:
+            pair: Any = ()
+            if not isinstance(self.class_weight, Mapping | str):
+                with contextlib.suppress(TypeError):  # a 0-d array says that it can be iterated
+                    pair = tuple(self.class_weight)
+            if len(pair) != 2:
                 refuse("class_weight", "be None or a pair (negative, positive)", repr(self.class_weight))
             self._set("class_weight", tuple(_frozen(_weights(weight).tolist()) for weight in pair))
         if self.ignore_label is not None:
@@ -318,8 +322,12 @@ def from_dict(description: Mapping[str, Any]) -> SoftmaxCrossEntropy | SigmoidCr
 _WEIGHT = "a finite number"
 
 
+def _is_choice(value: object, *choices: object) -> bool:
+    return any(value is choice or (isinstance(value, str) and value == choice) for choice in choices)
+
+
 def _choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
+    if not _is_choice(value, *choices):
         refuse(name, f"be one of {', '.join(map(repr, choices))}", repr(value))
 
 
@@ -343,7 +351,7 @@ def _integer(name: str, value: Any, expected: str) -> int:
         refuse(name, expected, repr(value), error=TypeError)
     try:
         number = operator.index(value)
-    except TypeError:
+    except (TypeError, AttributeError):  # the latter of a tensor of TensorFlow
         refuse(name, expected, repr(value), error=TypeError)
     if not -(2**63) <= number < 2**63:
         refuse(name, f"{expected} that int64 holds", f"one of {number.bit_length()} bits")

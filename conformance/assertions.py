@@ -34,7 +34,7 @@ def assert_conforms(
     spec : SoftmaxCrossEntropy or SigmoidCrossEntropy
         What it is meant to compute.
     framework : str
-        "torch", "tensorflow", "keras", "chainer", "cupy" or "numpy".
+        "torch", "tensorflow", "keras", "jax", "chainer", "cupy" or "numpy".
     targets : "index" or "distribution"
         What a softmax loss takes.
     positions : sequence of int

@@ -231,13 +231,16 @@ class Keras(NumPy):
 
 
 class Jax(NumPy):
-    """JAX, as it is beneath Keras: 64 bits are enabled so that float64 can be handed in."""
+    """JAX, compiled: 64 bits are enabled so that float64 can be handed in."""
+
+    framework: ClassVar[str] = "jax"
 
     def __init__(self, variant: str) -> None:
+        adapter = _adapter("jax")
         import jax
 
         jax.config.update("jax_enable_x64", True)
-        self.jax = jax
+        self.jax, self.loss = jax, adapter.loss
 
     def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
         return self.jax.numpy.asarray(super().decode(data, dtype, shape))
@@ -259,7 +262,7 @@ class Jax(NumPy):
         return result
 
 
-GLUES: dict[str, type[Glue]] = {glue.framework: glue for glue in (NumPy, Torch, Chainer, CuPy, TensorFlow, Keras)}
+GLUES: dict[str, type[Glue]] = {glue.framework: glue for glue in (NumPy, Torch, Chainer, CuPy, TensorFlow, Keras, Jax)}
 
 
 def available() -> list[str]:

@@ -1,12 +1,11 @@
 """The suite in pytest: ``pytest --classweight-backend package.module:loss --classweight-spec spec.json``.
 
 One item a case. Each backend runs in a worker process, so that no framework is imported here, each backend of Keras has
-its own, and a crash costs its case. Without the option nothing is loaded but this file.
+its own, and a crash costs its case. Without the option nothing is loaded but this file, not even NumPy.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
@@ -54,8 +53,8 @@ class _Suite:
     """What the options ask for, and the workers of a session."""
 
     def __init__(self, config: pytest.Config) -> None:
-        from classweight.spec import from_dict
-
+        from ..spec import from_dict
+        from ..streams import parse_json
         from .backends import known
         from .runner import KnownFailures
 
@@ -66,7 +65,7 @@ class _Suite:
             raise pytest.UsageError(f"--classweight-spec must be given for {own[0]!r}, which is none of {known()}")
         self.known = KnownFailures(_read(xfails, "--classweight-xfails").splitlines() if xfails else ())
         try:
-            self.spec = from_dict(json.loads(_read(spec, "--classweight-spec"))) if spec else None
+            self.spec = from_dict(parse_json(_read(spec, "--classweight-spec"))) if spec else None
         except (TypeError, ValueError) as problem:
             raise pytest.UsageError(f"--classweight-spec {spec}: {problem}") from None
 
@@ -98,9 +97,11 @@ class _Suite:
 
 
 def _read(file: str, option: str) -> str:
+    from ..streams import read
+
     try:
-        return Path(file).read_text()
-    except OSError as problem:
+        return read(Path(file)).decode()
+    except (OSError, ValueError) as problem:
         raise pytest.UsageError(f"{option}: {problem}") from None
 
 

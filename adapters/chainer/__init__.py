@@ -17,7 +17,7 @@ import numpy as np
 from chainer import Variable
 
 from ...conventions import chainer as conventions
-from ...errors import refuse
+from ...errors import calling, refuse
 from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
 __all__ = ["loss", "loss_parts", "sigmoid_cross_entropy", "softmax_cross_entropy"]
@@ -97,6 +97,7 @@ def loss_parts(
     return route.loss_parts(xp, call, logits)
 
 
+@calling(logits="x", targets="t")
 def softmax_cross_entropy(
     x: Any,
     t: Any,
@@ -110,17 +111,24 @@ def softmax_cross_entropy(
 ) -> Variable:
     """Drop in for ``chainer.functions.softmax_cross_entropy``: its arguments, value, gradient, dtype and refusals.
 
-    Double backprop works without being enabled. The differences, each for the better, are those of
-    ``classweight.conventions.DIFFERENCES``.
+    What Chainer leaves to ``chainer.config.type_check`` is refused only while that is on. Double backprop works without
+    being enabled. The differences, each for the better, are those of ``classweight.conventions.DIFFERENCES``.
     """
     _check_arrays(x=x, t=t)
     t = chainer.as_array(t)  # as in Chainer, which differentiates by x alone
-    soft = t.dtype.kind == "f"
+    checked = chainer.config.type_check
+    soft = t.dtype.kind == "f" or not (checked or enable_double_backprop or t.shape != x.shape)
     spec = _spec(normalize, ignore_label, reduce, soft_target_loss, soft)
     if class_weight is not None:
-        _check_class_weight(class_weight, x.dtype if enable_double_backprop else None)
+        _check_class_weight(class_weight, x.dtype if enable_double_backprop and checked else None)
+    if x.dtype.kind != "f":
+        refuse("x", "be floating point", x.dtype, error=TypeError)
     if not soft:
         labels = _labels(x, t, loose=enable_double_backprop)
+        if enable_double_backprop and class_weight is not None:
+            wide = np.result_type(x.dtype, class_weight.dtype)
+            if reduce == "no" or (x.dtype, wide) == (np.float16, np.float32):  # else Chainer returns the type of x
+                x = _cast(x, wide)
         value = loss(spec, x, labels, class_weight=class_weight)
         return value if reduce == "mean" else value.reshape(t.shape)
     if enable_double_backprop:
@@ -128,30 +136,54 @@ def softmax_cross_entropy(
         refuse("enable_double_backprop", "be False where `t` holds distributions", advice)
     if x.ndim < 2 or t.shape != x.shape:
         refuse("t", f"have the shape of `x`, {x.shape}, of 2 axes or more, where it is floating point", t.shape)
-    if t.dtype.itemsize > x.dtype.itemsize:
-        x = chainer.functions.cast(x, t.dtype)
+    is_kl = soft_target_loss == "kl-divergence"
+    x = _cast(x, np.result_type(x.dtype, np.float64 if is_kl and t.dtype.kind != "f" else t.dtype))
     value = loss(spec, x, t, class_weight=class_weight)
-    if soft_target_loss == "kl-divergence":
+    if is_kl:
         # sum t log(t + 1e-7) is the cross-entropy of t with itself, but for its sign.
         log_t = chainer.backend.get_array_module(t).log(t.astype(x.dtype) + 1e-7)
         value -= loss(dataclasses.replace(spec, inputs="log_probs"), log_t, t, class_weight=class_weight)
     return value
 
 
+@calling(logits="x", targets="t")
 def sigmoid_cross_entropy(x: Any, t: Any, normalize: bool = True, reduce: str = "mean") -> Variable:
-    """Drop in for ``chainer.functions.sigmoid_cross_entropy``: its arguments, value, gradient, dtype and refusals."""
+    """Drop in for ``chainer.functions.sigmoid_cross_entropy``: its arguments, value, gradient, dtype and refusals.
+
+    With ``chainer.config.type_check`` off it takes what Chainer then takes: numbers between 0 and 1, and labels that
+    broadcast to the shape of ``x``, each of which the mean counts once.
+    """
     _check_arrays(x=x, t=t)
     t = chainer.as_array(t)
-    if t.dtype.kind != "i":
-        refuse("t", "be of a signed integer type", t.dtype, error=TypeError)
+    checked = chainer.config.type_check
+    if t.dtype.kind not in ("i" if checked else "iuf"):
+        refuse("t", f"be of a {'signed integer' if checked else 'numeric'} type", t.dtype, error=TypeError)
+    xp, denominator = chainer.backend.get_array_module(t), None
+    if t.dtype.kind != "f":
+        t = _binary_labels(xp, t)
+    if t.shape != x.shape and not checked and _broadcasts(t.shape, x.shape):
+        if normalize and reduce == "mean":
+            denominator = xp.maximum(1, (t != -1).sum())
+        t = xp.broadcast_to(t, x.shape)
+    return loss(conventions.sigmoid_cross_entropy(normalize, reduce), x, t, denominator=denominator)
+
+
+def _binary_labels(xp: Any, t: Any) -> Any:
     outside = (t < -1) | (t > 1)
-    if isinstance(t, np.ndarray):
-        if outside.any():
-            first = tuple(np.argwhere(outside)[0].tolist())
-            refuse("t", "be 0, 1, or -1 where ignored", t[first], f"at position {first}")
-    else:  # a negative label becomes NaN, and no synchronisation is forced
-        t = chainer.backend.get_array_module(t).where(outside, -2, t)
-    return loss(conventions.sigmoid_cross_entropy(normalize, reduce), x, t)
+    if xp is not np:  # a negative label becomes NaN, and no synchronisation is forced
+        return xp.where(outside, -2, t)
+    if outside.any():
+        first = tuple(np.argwhere(outside)[0].tolist())
+        refuse("t", "be 0, 1, or -1 where ignored", t[first], f"at position {first}" if first else "")
+    return t
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(shape[::-1], to[::-1], strict=False))
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    return x if x.dtype == dtype else chainer.functions.cast(x, dtype)
 
 
 def _spec(*arguments: Any) -> Any:
@@ -190,10 +222,15 @@ def _check_class_weight(weight: Any, dtype: Any) -> None:
 
 
 def _labels(x: Any, t: Any, *, loose: bool) -> Any:
-    """Return the labels in the shape of x without its classes. Chainer is loose where it enables double backprop."""
-    if t.dtype.kind not in ("ib" if loose else "i"):
-        refuse("t", "be labels of a signed integer type, or distributions of floating point", t.dtype, error=TypeError)
-    shape = x.shape[:1] + x.shape[2:]
-    if x.ndim < 2 or (t.size != np.prod(shape, dtype=int) if loose else t.shape != shape):
+    """Return the labels in the shape of x without its classes.
+
+    Chainer is loose where it enables double backprop, and where it checks no types.
+    """
+    checked = chainer.config.type_check
+    if t.dtype.kind not in ("i" if checked else "iu") + ("b" if loose else ""):
+        kind = "a signed" if checked else "an"
+        refuse("t", f"be labels of {kind} integer type, or distributions of floating point", t.dtype, error=TypeError)
+    shape, exact = x.shape[:1] + x.shape[2:], checked and not loose
+    if x.ndim < 2 or (t.shape != shape if exact else t.size != np.prod(shape, dtype=int)):
         refuse("t", f"have the shape of `x`, {x.shape}, without its second axis", t.shape)
     return t.astype(np.int8 if t.dtype.kind == "b" else t.dtype, copy=False).reshape(shape)

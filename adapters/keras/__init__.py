@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from ...errors import missing_framework, refuse
+from ...errors import calling, missing_framework, refuse
 
 try:
     import keras
@@ -23,6 +23,7 @@ from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 
 from ...conventions import keras as conventions
 from ...spec import Precision, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from ...weights.labels import to_host
 from ...weights.samples import sample_weights
 
 __all__ = [
@@ -68,7 +69,7 @@ def loss(
     """Return the weighted cross-entropy that ``spec`` describes, on tensors of the backend.
 
     Parameters and result are those of the backend's own adapter. On JAX float64 is used inside whatever
-    ``jax_enable_x64`` says; the loss is differentiable any number of times in reverse mode, not in forward mode.
+    ``jax_enable_x64`` says.
 
     Examples
     --------
@@ -106,6 +107,9 @@ def loss_parts(
     )
 
 
+_named = calling(logits="y_pred", targets="y_true")
+
+
 class _Weighted:
     """What the three losses share; Keras's own loss class comes after it."""
 
@@ -117,17 +121,20 @@ class _Weighted:
         """Keep the spec, whose probabilities are clipped by the epsilon that Keras is configured for."""
         self.spec = spec if spec.clip is None else dataclasses.replace(spec, clip=keras.config.epsilon())
 
+    @_named
     def call(self, y_true: Any, y_pred: Any) -> Tensor:
         """Return the losses of the positions."""
         logits, targets = self._prepared(y_true, y_pred)
         return loss(dataclasses.replace(self.spec, reduction="none"), logits, targets)
 
+    @_named
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Tensor:
         mask = get_keras_mask(y_pred)
         logits, targets = self._prepared(y_true, y_pred)
         denominator, column = None, False
         if sample_weight is not None:
-            column = self.spec.reduction == "none" and len(_array(sample_weight).shape) == 2 == len(logits.shape)
+            sample_weight = _numbers(sample_weight, "sample_weight")
+            column = self.spec.reduction == "none" and len(sample_weight.shape) == 2 == len(logits.shape)
             denominator = self._sum_of(sample_weight, len(logits.shape) - 1, mask)
             sample_weight = _without_trailing_ones(sample_weight)
         if mask is not None:
@@ -138,7 +145,7 @@ class _Weighted:
 
     def _prepared(self, y_true: Any, y_pred: Any) -> tuple[Tensor, Any]:
         """Return the predictions in the loss's dtype, and the targets in their own: no float type holds every label."""
-        logits, targets = keras.ops.convert_to_tensor(y_pred, dtype=self.dtype), _array(y_true)
+        logits, targets = keras.ops.convert_to_tensor(_numbers(y_pred, "logits"), self.dtype), _array(y_true, "targets")
         rank, axis = len(logits.shape), getattr(self.spec, "axis", -1)
         if isinstance(self, SparseCategoricalCrossentropy):
             if len(targets.shape) == rank and targets.shape[axis] == 1:
@@ -157,7 +164,7 @@ class _Weighted:
         if self.reduction != "mean_with_sample_weight" or self.spec.class_weight is not None:
             return None
         ignored = getattr(self.spec, "ignore_index", None)
-        if mask is not None or ignored is not None or len(_array(sample_weight).shape) not in (0, rank):
+        if mask is not None or ignored is not None or len(sample_weight.shape) not in (0, rank):
             return None
         return keras.ops.sum(keras.ops.convert_to_tensor(sample_weight, dtype=self.dtype))
 
@@ -223,7 +230,6 @@ class SparseCategoricalCrossentropy(_Weighted, keras.losses.SparseCategoricalCro
         class_weight: Any = None,
         precision: Precision = "native",
     ) -> None:
-        super().__init__(from_logits, ignore_class, reduction, axis, name, dtype)
         spec = conventions.sparse_categorical_crossentropy(
             from_logits,
             ignore_class,
@@ -233,6 +239,7 @@ class SparseCategoricalCrossentropy(_Weighted, keras.losses.SparseCategoricalCro
             backend=keras.config.backend(),
             precision=precision,
         )
+        super().__init__(from_logits, ignore_class, reduction, axis, name, dtype)
         self._describe(spec)
 
 
@@ -256,10 +263,10 @@ class CategoricalCrossentropy(_Weighted, keras.losses.CategoricalCrossentropy): 
         class_weight: Any = None,
         precision: Precision = "native",
     ) -> None:
-        super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
         spec = conventions.categorical_crossentropy(
             from_logits, label_smoothing, axis, reduction=reduction, class_weight=class_weight, precision=precision
         )
+        super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
         self._describe(spec)
 
 
@@ -283,13 +290,14 @@ class BinaryCrossentropy(_Weighted, keras.losses.BinaryCrossentropy):  # type: i
         class_weight: Any = None,
         precision: Precision = "native",
     ) -> None:
-        super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
         spec = conventions.binary_crossentropy(
             from_logits, label_smoothing, axis, reduction=reduction, class_weight=class_weight, precision=precision
         )
+        super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
         self._describe(spec)
 
 
+@calling(targets="y")
 def fit_sample_weight(
     y: npt.ArrayLike,
     class_weight: Mapping[int, float] | npt.ArrayLike,
@@ -326,7 +334,7 @@ def fit_sample_weight(
     >>> cwk.fit_sample_weight([0, 2, 1], {2: 5.0}, [1, 0.5, 3])
     array([1. , 2.5, 3. ])
     """
-    y = np.asarray(y)
+    y = to_host(y, "targets")
     if y.ndim > 1 and y.shape[-1] == 1:
         y, one_hot = y[..., 0], False
     elif y.ndim > 1 and one_hot is None and y.dtype.kind == "f":
@@ -334,19 +342,28 @@ def fit_sample_weight(
     if y.dtype.kind == "f" and not one_hot:
         y = np.rint(y).astype(np.int64)  # a half is rounded to the even, as Keras does
     if sample_weight is not None:
-        sample_weight = _without_trailing_ones(sample_weight)
+        sample_weight = _without_trailing_ones(to_host(sample_weight, "sample_weight"))
     weights = sample_weights(y, class_weight, sample_weight, one_hot=one_hot, missing_class_weight=1.0)
     return np.asarray(weights)
 
 
-def _array(x: Any) -> Any:
+def _array(x: Any, name: str) -> Any:
     """Return a tensor of the backend as it is and anything else as an array of NumPy, its type kept."""
-    return x if keras.ops.is_tensor(x) else np.asarray(x)
+    try:
+        return x if keras.ops.is_tensor(x) else np.asarray(x)
+    except (TypeError, ValueError):
+        refuse(name, "be a tensor or numbers in a regular shape", type(x).__name__, error=TypeError)
+
+
+def _numbers(x: Any, name: str) -> Any:
+    x = _array(x, name)
+    if not any(kind in str(x.dtype) for kind in ("float", "int", "bool")):
+        refuse(name, "be real numbers", str(x.dtype), error=TypeError)
+    return x
 
 
 def _without_trailing_ones(x: Any) -> Any:
     """Return weights such as Keras spreads over a last axis in the form that spreads them over any."""
-    x = _array(x)
     while len(x.shape) and x.shape[-1] == 1:
         x = x[..., 0]
     return x

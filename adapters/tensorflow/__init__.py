@@ -17,8 +17,8 @@ from . import route  # isort: skip  (first: it words the error of a missing Tens
 import tensorflow as tf
 
 from ...conventions import tensorflow as conventions
-from ...errors import refuse
-from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
+from ...errors import calling, refuse
+from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy, _integer
 
 __all__ = [
     "loss",
@@ -107,6 +107,7 @@ def loss_parts(
 
 
 @route.as_it_is
+@calling(targets="labels")
 def sparse_softmax_cross_entropy_with_logits(labels: Tensor, logits: Tensor, name: str | None = None) -> Tensor:
     """Drop in for ``tf.nn.sparse_softmax_cross_entropy_with_logits``: its arguments, values, dtype, shape, refusals.
 
@@ -116,14 +117,16 @@ def sparse_softmax_cross_entropy_with_logits(labels: Tensor, logits: Tensor, nam
 
 
 @route.as_it_is
+@calling(targets="labels")
 def softmax_cross_entropy_with_logits(
     labels: Tensor, logits: Tensor, axis: int = -1, name: str | None = None
 ) -> Tensor:
     """Drop in for ``tf.nn.softmax_cross_entropy_with_logits``; its gradient is right whatever the labels sum to."""
-    logits = route.tensor(logits, "logits")
+    logits, axis = route.tensor(logits, "logits"), _integer("axis", axis, "be an int")
     labels = tf.cast(route.tensor(labels, "labels"), logits.dtype)
     if labels.shape.as_list() != logits.shape.as_list():
-        logits, labels, axis = tf.experimental.numpy.moveaxis(logits, axis, -1), _spread(labels, logits, axis), -1
+        labels = _spread(labels, logits, axis)
+        logits, axis = tf.experimental.numpy.moveaxis(logits, axis, -1), -1
     return _named(loss(dataclasses.replace(_ROWS, axis=axis), logits, labels), name)
 
 
@@ -132,11 +135,15 @@ def _spread(labels: Tensor, logits: Tensor, axis: int) -> Tensor:
     came = f"shapes {tuple(labels.shape)} and {tuple(logits.shape)}"
     if not labels.shape.rank or not logits.shape.rank:
         refuse("labels", "have a class axis, as logits must", came)
+    for x in (labels, logits)[labels.shape.rank == 1 :]:
+        if not -x.shape.rank <= axis < x.shape.rank:
+            refuse("axis", f"be an axis of labels and logits, of {came}", axis)
     if labels.shape.rank > 1:
         labels = tf.experimental.numpy.moveaxis(labels, axis, -1)
     num_rows, num_classes = labels.shape[:-1].num_elements(), labels.shape[-1]
     like = tf.experimental.numpy.moveaxis(logits, axis, -1)
-    if num_rows not in (None, 1, like.shape[:-1].num_elements() or num_rows):
+    of_logits = like.shape[:-1].num_elements()
+    if num_rows not in (None, 1) and of_logits not in (None, num_rows):
         refuse("labels", "have one row, or as many as the logits", came)
     positions = tf.shape(like)[:-1]
     if num_rows == 1:
@@ -147,19 +154,21 @@ def _spread(labels: Tensor, logits: Tensor, axis: int) -> Tensor:
 
 
 @route.as_it_is
+@calling(targets="labels", class_weight="pos_weight")
 def weighted_cross_entropy_with_logits(
     labels: Tensor, logits: Tensor, pos_weight: Tensor | float, name: str | None = None
 ) -> Tensor:
     """Drop in for ``tf.nn.weighted_cross_entropy_with_logits``."""
     logits = route.tensor(logits, "logits")
-    labels = tf.convert_to_tensor(labels, dtype_hint=logits.dtype)
+    labels = route.tensor(labels, "labels", logits.dtype)
     if labels.dtype != logits.dtype:
         refuse("labels", f"have the logits' dtype {logits.dtype.name}", labels.dtype.name, error=TypeError)
-    pos_weight = tf.convert_to_tensor(pos_weight, dtype_hint=logits.dtype)
+    pos_weight = route.tensor(pos_weight, "pos_weight", logits.dtype)
     return _named(loss(_ELEMENTS, logits, labels, class_weight=(1.0, pos_weight)), name)
 
 
 @route.as_it_is
+@calling(targets="labels", sample_weight="weights")
 def sparse_softmax_cross_entropy(
     labels: Tensor,
     logits: Tensor,
@@ -171,17 +180,18 @@ def sparse_softmax_cross_entropy(
     """Drop in for ``tf.compat.v1.losses.sparse_softmax_cross_entropy``."""
     logits, labels = route.tensor(logits, "logits"), _labels(labels)
     if logits.shape.rank == labels.shape.rank:
-        labels = tf.squeeze(labels, -1)
+        labels = _squeezed("labels", labels)
     elif logits.shape.rank == labels.shape.rank + 2:
-        logits = tf.squeeze(logits, -1)
+        logits = _squeezed("logits", logits)
     weights = route.tensor(weights, "weights")
     if weights.shape.rank == labels.shape.rank + 1:
-        weights = tf.squeeze(weights, -1)
+        weights = _squeezed("weights", weights)
     spec = conventions.v1_softmax_cross_entropy(reduction=reduction)
     return _v1_loss(spec, logits, labels, weights, scope, loss_collection)
 
 
 @route.as_it_is
+@calling(targets="onehot_labels", sample_weight="weights")
 def softmax_cross_entropy(
     onehot_labels: Tensor,
     logits: Tensor,
@@ -199,6 +209,7 @@ def softmax_cross_entropy(
 
 
 @route.as_it_is
+@calling(targets="multi_class_labels", sample_weight="weights")
 def sigmoid_cross_entropy(
     multi_class_labels: Tensor,
     logits: Tensor,
@@ -227,7 +238,7 @@ def _v1_loss(
             refuse("weights", f"be a scalar or have {like.shape.rank} axes", f"shape {tuple(weights.shape)}")
         weights = _broadcast("weights", weights, like)
     value = _named(loss(spec, logits, labels, weights), scope)
-    if collection and not tf.executing_eagerly():
+    if not tf.executing_eagerly() and collection:
         tf.compat.v1.losses.add_loss(value, collection)
     return value
 
@@ -237,6 +248,12 @@ def _labels(labels: Tensor) -> Tensor:
     if labels.dtype not in (tf.int32, tf.int64):
         refuse("labels", "be int32 or int64", labels.dtype.name, error=TypeError)
     return labels
+
+
+def _squeezed(name: str, x: Tensor) -> Tensor:
+    if x.shape[-1] not in (None, 1):
+        refuse(name, "have a last axis of length 1, or none", f"shape {tuple(x.shape)}")
+    return tf.squeeze(x, -1)
 
 
 def _broadcast(name: str, x: Tensor, like: Tensor) -> Tensor:

@@ -156,12 +156,15 @@ class CompiledArrays(Compiled, TensorFlowArrays):
 xp, compiled_xp = TensorFlowArrays(), CompiledArrays()
 
 
-def tensor(x: Any, name: str) -> Array:
-    """Return a native call's argument as a tensor of known rank."""
+def tensor(x: Any, name: str, dtype_hint: Any = None) -> Array:
+    """Return a native call's argument as a tensor of numbers, of known rank."""
+    came = type(x).__name__
     try:
-        x = tf.convert_to_tensor(x)
+        x = tf.convert_to_tensor(x, dtype_hint=dtype_hint)
     except (TypeError, ValueError):
-        refuse(name, "be a dense tensor or numbers in a regular shape", type(x).__name__, error=TypeError)
+        x = None
+    if x is None or x.dtype in (tf.string, tf.resource, tf.variant):
+        refuse(name, "be a dense tensor or numbers in a regular shape", came, error=TypeError)
     if x.shape.rank is None:
         refuse(name, "have a number of axes that is known in advance", "an unknown shape")
     return x

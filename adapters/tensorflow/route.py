@@ -9,10 +9,11 @@ from .arrays import as_it_is, cast, compiled_xp, round_once, tensor, xp  # isort
 
 import tensorflow as tf
 
-from ...call import Call, prepare
+from ...call import FINITE, Call, bad_targets, infinite, prepare
 from ...compute import composite
 from ...compute.arrays import Array
 from ...compute.xla import Hard, halves_of
+from ...errors import name_of
 from ...lowering import denominator_of, inside_of, lower, reduce, summed
 from . import operation
 
@@ -26,10 +27,18 @@ def make_call(spec: Any, logits: Any, validate: bool | None, *arguments: Any) ->
     if not tf.executing_eagerly():
         if validate:
             logits = _checked_when_run(spec, logits, *arguments)
-        return _with_lengths_checked(prepare(xp, spec, logits, *arguments, check_values=False))
+        call = _with_lengths_checked(prepare(xp, spec, logits, *arguments, check_values=False))
+        return dataclasses.replace(call, asserted=validate is None and _is_on_host(logits))
     if validate is None:
-        validate = "CPU" in logits.device or not logits.device
-    return prepare(xp, spec, logits, *arguments, check_values=validate)
+        validate = _is_on_host(logits)
+    return prepare(xp, spec, logits, *arguments, check_values=bool(validate))
+
+
+def _is_on_host(logits: Array) -> bool:
+    if logits.device:
+        return "CPU" in logits.device
+    # What a graph leaves open goes to an accelerator if there is one.
+    return tf.executing_eagerly() or all(device.device_type == "CPU" for device in tf.config.get_visible_devices())
 
 
 def _checked_when_run(spec: Any, logits: Array, *arguments: Any) -> Array:
@@ -77,6 +86,40 @@ def loss(call: Call) -> Array:
 
 
 def _loss(call: Call, dtype: Any) -> Array:
+    value = _value(call, dtype)
+    # Whatever is bad makes a NaN, for which to look costs less. Losses of elements show their own.
+    if not call.asserted or (call.spec.reduction == "none" and call.position_axis is None):
+        return value
+    is_nan = tf.math.is_nan(tf.stop_gradient(tf.reduce_sum(value)))
+    with tf.control_dependencies([tf.cond(is_nan, lambda: _explain(call), tf.no_op)]):
+        return tf.identity(value)
+
+
+def _explain(call: Call) -> Any:
+    """Assert that nothing is bad of what a graph does not look at. Only numbers are spelled out: XLA has no strings."""
+    weights = call.class_weight if isinstance(call.class_weight, tuple) else (call.class_weight,)
+    looked_at = [("class_weight", x) for x in weights] + [("sample_weight", call.sample_weight)]
+    targets = tf.cast(call.targets, tf.int64 if call.hard else tf.float64)
+    suspects = [("targets", targets, *bad_targets(xp, call.spec, targets, call.mask, call.shape, call.axis))]
+    for name, x in looked_at:
+        if x is not None:
+            x = tf.cast(x, tf.float64)
+            suspects.insert(-1, (name, x, FINITE, infinite(x)))
+    return tf.group(*(_assert_none(*suspect) for suspect in suspects))
+
+
+def _assert_none(name: str, values: Array, expected: str, bad: Array) -> Any:
+    """Return an assertion that says where the first bad value is, and what it is."""
+    values, shape = tf.reshape(values, (-1,)), tf.maximum(tf.shape(values, tf.int64), 1)
+    # One more entry, which stands for none.
+    first = tf.argmax(tf.concat([tf.cast(tf.reshape(bad, (-1,)), tf.int32), [1]], 0))
+    data = [f"`{name_of(name)}` must {expected}; got", tf.gather(tf.concat([values, [0]], 0), first)]
+    if shape.shape[0]:
+        data += ["at position", first // tf.math.cumprod(shape, exclusive=True, reverse=True) % shape]
+    return tf.raw_ops.Assert(condition=tf.equal(first, tf.size(values, tf.int64)), data=data, summarize=8)
+
+
+def _value(call: Call, dtype: Any) -> Array:
     if call.spec.inputs != "logits":
         return _composite(call, dtype)
     if isinstance(call.denominator, float):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...conventions import torch as conventions
-from ...errors import refuse
+from ...errors import calling, refuse
 from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from .arrays import HALF, kept
 
@@ -159,6 +159,7 @@ _nll_loss_spec = kept(lambda *native: conventions.nll_loss(None, *native))
 _binary_spec = kept(conventions.binary_cross_entropy_with_logits)
 
 
+@calling(logits="input", targets="target", class_weight="weight")
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -187,6 +188,7 @@ def cross_entropy(
     return loss(spec, input, target, class_weight=weight)
 
 
+@calling(logits="input", targets="target", class_weight="weight")
 def nll_loss(
     input: Tensor,
     target: Tensor,
@@ -205,6 +207,7 @@ def nll_loss(
     return loss(spec, input, target, class_weight=weight)
 
 
+@calling(logits="input", targets="target", class_weight="pos_weight", sample_weight="weight")
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,
@@ -303,6 +306,8 @@ def _check_class_weight(weight: Tensor | None) -> None:
 
 def _check_index_path(input: Tensor, target: Tensor, weight: Tensor | None) -> None:
     """Refuse what PyTorch refuses with class indices."""
+    if target.ndim >= input.ndim:
+        refuse("target", f"have the input's shape {tuple(input.shape)} without its classes", tuple(target.shape))
     if target.dtype not in (torch.int64, torch.uint8):
         refuse("target", "be int64 or uint8 class indices", target.dtype, error=TypeError)
     if weight is not None and weight.dtype is not input.dtype:

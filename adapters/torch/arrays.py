@@ -43,11 +43,11 @@ class TorchArrays:
 
     def asarray(self, x: Any, like: Tensor, name: str) -> Tensor:
         if not isinstance(x, Tensor):
-            if isinstance(x, int | float):  # Dynamo follows no dtype of NumPy's, and a copy would synchronise
-                return torch.full((), x, dtype=torch.float64 if isinstance(x, float) else None, device=like.device)
             try:
+                if isinstance(x, int | float):  # Dynamo follows no dtype of NumPy's, and a copy would synchronise
+                    return torch.full((), x, dtype=torch.float64 if isinstance(x, float) else None, device=like.device)
                 return torch.tensor(np.array(x, np.asarray(x).dtype.newbyteorder("="), order="C"), device=like.device)
-            except (TypeError, ValueError, RuntimeError):
+            except (TypeError, ValueError, RuntimeError, OverflowError):
                 refuse(name, "be a tensor or numbers in a regular shape", type(x).__name__, error=TypeError)
         if x.layout is not torch.strided:
             refuse(name, "be a dense tensor", x.layout, error=TypeError)

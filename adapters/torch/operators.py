@@ -40,8 +40,8 @@ def loss(given: Arguments, dtype: torch.dtype | None) -> Tensor | None:
         return None
     if not (cpu.are_plain(given) and _has_kernels(given.logits.device.type)):
         return None
-    key = _key(given.spec) or _key_of_fields(type(given.spec).__name__, *[getattr(given.spec, x) for x in _FIELDS[type(given.spec)]])
     z, spec, targets = given.logits, given.spec, given.targets
+    key = _key(spec) or _key_of_fields(type(spec).__name__, *[getattr(spec, name) for name in _FIELDS[type(spec)]])
     pair = given.class_weight if isinstance(spec, SigmoidCrossEntropy) else None
     weights = (given.class_weight, None) if pair is None else tuple(pair)
     others: list[Any] = []
@@ -121,7 +121,7 @@ def _gradient(upstream: Tensor, kept: list[Tensor], z: Tensor, *arguments: Any) 
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor]]) -> None:
-    *arguments, dtype, wanted = inputs
+    arguments = inputs[:-2]
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[1])
     ctx.save_for_backward(*arguments[:7], *output[1])
@@ -147,10 +147,12 @@ def _one_by_one(operator: Any) -> Any:
     def rule(info: Any, in_dims: Any, *arguments: Any) -> Any:
         flat, spec = trees.tree_flatten(arguments)
         dims = trees.tree_leaves(in_dims, is_leaf=lambda x: x is None)
-        each = [
-            operator(*trees.tree_unflatten([x if d is None else x.select(d, i) for x, d in zip(flat, dims)], spec))
-            for i in range(info.batch_size)
-        ]
+
+        def of(i: int) -> Any:
+            given = [x if d is None else x.select(d, i) for x, d in zip(flat, dims, strict=True)]
+            return operator(*trees.tree_unflatten(given, spec))
+
+        each = [of(i) for i in range(info.batch_size)]
         together = trees.tree_map(lambda *x: torch.stack(x), *each)
         return together, trees.tree_map(lambda _: 0, together)
 
@@ -159,7 +161,9 @@ def _one_by_one(operator: Any) -> Any:
 
 if IS_SUPPORTED:
     _LIBRARY = torch.library.Library("classweight", "DEF")
-    _LIBRARY.define(f"loss({_GIVEN}, ScalarType dtype, bool wanted) -> (Tensor, Tensor[])", tags=torch.Tag.pt2_compliant_tag)
+    _LIBRARY.define(
+        f"loss({_GIVEN}, ScalarType dtype, bool wanted) -> (Tensor, Tensor[])", tags=torch.Tag.pt2_compliant_tag
+    )
     _LIBRARY.define(f"gradient(Tensor upstream, Tensor[] kept, {_GIVEN}) -> Tensor", tags=torch.Tag.pt2_compliant_tag)
     _LIBRARY.impl("loss", _loss, "CPU")
     _LIBRARY.impl("gradient", _gradient, "CPU")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,12 +11,15 @@ import numpy as np
 
 from ..call import prepare
 from ..compute.arrays import ArrayFunctions
-from ..errors import refuse
-from ..spec import Inputs, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from ..errors import calling, refuse
+from ..spec import Inputs, SigmoidCrossEntropy, SoftmaxCrossEntropy, _choice, _integer
+from ..streams import STANDARD_INPUT, read
+from .npz import LARGEST, read_npz
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["softmax", "sigmoid"]
 OPTIONAL = ("class_weight", "sample_weight", "mask", "label_smoothing", "ignore_index", "axis", "kind")
+INPUTS = ", ".join(map(repr, get_args(Inputs)))
 SCALARS = ("label_smoothing", "ignore_index", "axis", "kind")
 
 
@@ -133,13 +136,11 @@ def make_batch(
     kind: str | None = None,
 ) -> Batch:
     """Return the batch, with what was not said inferred from the shapes."""
-    if inputs not in get_args(Inputs):
-        refuse("inputs", f"be one of {', '.join(map(repr, get_args(Inputs)))}", repr(inputs))
-    if kind not in (None, *get_args(Kind)):
-        refuse("kind", "be 'softmax' or 'sigmoid'", repr(kind))
-    scores, targets = _numbers(inputs, scores), _numbers("targets", targets)
+    _choice("inputs", inputs, get_args(Inputs))
+    _choice("kind", kind, (None, *get_args(Kind)))
+    scores, targets = _numbers("logits", scores), _numbers("targets", targets)
     if scores.dtype.kind in "iub" or scores.ndim == 0:
-        refuse(inputs, "be floating point, with a class axis", f"{scores.dtype} of shape {scores.shape}")
+        refuse("logits", "be floating point, with a class axis", f"{scores.dtype} of shape {scores.shape}")
     dtype, scores = scores.dtype, scores.astype(np.float64)
     where = _class_axis(scores, targets, axis)
     found = kind or _kind(scores, targets, where)
@@ -163,6 +164,7 @@ def make_batch(
     return _checked(Batch("softmax", inputs, scores, targets, class_weight, axis=where, **rest))  # type: ignore[arg-type]
 
 
+@calling(ignore_label="ignore_index")
 def _checked(batch: Batch) -> Batch:
     """Refuse what no convention can take: everything but labels that are no class, which some of them do."""
     shared = {"class_weight": batch.class_weight, "label_smoothing": batch.label_smoothing}
@@ -195,6 +197,7 @@ def _class_axis(scores: Array, targets: Array, axis: int | None) -> int | None:
     """Return the class axis; None where no axis fits the targets."""
     ndim, same = scores.ndim, scores.shape == targets.shape
     if axis is not None:
+        axis = _integer("axis", axis, "be an int or None")
         if not -ndim <= axis < ndim:
             refuse("axis", f"be an axis of the logits, whose shape is {scores.shape}", axis)
         return axis % ndim if same or _without(scores.shape, axis % ndim) == targets.shape else None
@@ -226,36 +229,33 @@ def _kind(scores: Array, targets: Array, axis: int | None) -> Kind:
 
 
 def load_batch(path: Path, **given: Any) -> Batch:
-    """Return the batch in an .npz file; what is ``given`` and not None wins over what the file says.
+    """Return the batch in an .npz file, or in standard input for ``-``; what is ``given`` and not None wins over it.
 
     Raises
     ------
     ValueError
         A file that is no .npz, lacks an array or holds one that is not known.
     """
+    others = ", ".join(OPTIONAL)
+    expected = f"be an .npz file, and hold arrays of numbers: 'targets', one of {INPUTS}, and otherwise only {others}"
     try:
-        with path.open("rb") as raw:
-            is_npz = zipfile.is_zipfile(raw)
-        if is_npz:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
+        source = BytesIO(read(path, LARGEST)) if path == STANDARD_INPUT else path.open("rb")
+        with source as file:
+            arrays = read_npz(file, (*get_args(Inputs), "targets", *OPTIONAL))
+        scores = [name for name in get_args(Inputs) if name in arrays]
+        if len(scores) != 1 or "targets" not in arrays:
+            raise ValueError(", ".join(map(repr, arrays)) or "no array")
     except OSError as problem:
         refuse("batch", "be an .npz file that can be read", f"{str(path)!r}: {problem.strerror or problem}")
-    except (ValueError, EOFError, zipfile.BadZipFile) as problem:
-        refuse("batch", "hold arrays of numbers", f"one that does not: {problem}", f"in {str(path)!r}")
-    if not is_npz:
-        refuse("batch", "be an .npz file, as numpy.savez writes it", repr(str(path)))
-    scores = [name for name in get_args(Inputs) if name in arrays]
-    unknown = sorted(set(arrays) - {*get_args(Inputs), "targets", *OPTIONAL})
-    if len(scores) != 1 or "targets" not in arrays or unknown:
-        expected = f"hold 'targets' and one of 'logits', 'probs', 'log_probs', and otherwise only {', '.join(OPTIONAL)}"
-        refuse("batch", expected, ", ".join(map(repr, arrays)) or "no array", f"in {str(path)!r}")
+    except ValueError as problem:
+        refuse("batch", expected, str(problem).partition("\n")[0], f"in {str(path)!r}")
     for name in SCALARS:
         if name in arrays:
             if arrays[name].ndim:
                 refuse(name, "be one value", f"shape {arrays[name].shape}", f"in {str(path)!r}")
             arrays[name] = arrays[name].item()
     inputs = scores[0]
-    values = {name: arrays[name] for name in OPTIONAL if name in arrays}
+    values: dict[str, Any] = {name: arrays[name] for name in OPTIONAL if name in arrays}
     values |= {name: value for name, value in given.items() if value is not None}
-    return make_batch(arrays[inputs], arrays["targets"], inputs=inputs, **values)
+    make = calling(logits=inputs)(make_batch)
+    return make(arrays[inputs], arrays["targets"], inputs=inputs, **values)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
-UNUSABLE = 2
+from ..streams import refused, say
+
 FILE = """\
 The file is one that numpy.savez writes:
 
@@ -60,7 +60,7 @@ def _command(commands: Any, name: str, run: Any, summary: str, description: str,
         epilog=f"{FILE}\n{status}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("batch", type=Path, help="an .npz file")
+    parser.add_argument("batch", type=Path, help="an .npz file; - is standard input")
     parser.add_argument("--label-smoothing", type=float, metavar="E", help="that the framework was given")
     parser.add_argument("--ignore-index", type=int, metavar="LABEL", help="that the framework was given")
     parser.add_argument("--axis", type=int, help="the class axis, where the shapes leave it open")
@@ -86,12 +86,11 @@ def _compare(options: argparse.Namespace) -> int:
         if options.plot is not None:
             comparison.plot(options.plot)
     except (ImportError, OSError, TypeError, ValueError) as problem:
-        print(f"classweight compare: {problem}", file=sys.stderr)
-        return UNUSABLE
+        return refused("compare", problem)
     if options.json:
-        print(json_text(comparison.to_json()))
+        say(json_text(comparison.to_json()))
     else:
-        print(comparison.to_markdown() if options.markdown else comparison.to_text())
+        say(comparison.to_markdown() if options.markdown else comparison.to_text())
     return 0
 
 
@@ -102,7 +101,6 @@ def _identify(options: argparse.Namespace) -> int:
     try:
         answer = identify_batch(options.loss, _load(options), options.dtype)
     except (TypeError, ValueError) as problem:
-        print(f"classweight identify: {problem}", file=sys.stderr)
-        return UNUSABLE
-    print(json_text(answer.to_json()) if options.json else answer.to_text())
+        return refused("identify", problem)
+    say(json_text(answer.to_json()) if options.json else answer.to_text())
     return 0 if answer.matches else 1

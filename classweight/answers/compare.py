@@ -18,37 +18,12 @@ from ..compute.arrays import ArrayFunctions
 from ..lowering import denominator_of
 from .batch import Array, Batch, make_batch
 from .native_calls import HABITS, LEGEND, Habit, Spec, formula
+from .row import Row
 
 __all__ = ["Comparison", "Row", "compare"]
 
 # More classes than this are left to the JSON: those whose shares differ least between conventions.
 SHOWN_CLASSES = 8
-# Two conventions give the same number where they differ by the rounding of float64 alone.
-SAME = 1e-10
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one call gives for the batch; ``reason`` says why it gives nothing.
-
-    ``loss`` is in nats; ``gradient_norm`` is the Euclidean norm of d loss / d logits, whatever the call is handed;
-    ``shares`` are each class's parts of that gradient's absolute sum, by the class that a position is labelled with.
-    """
-
-    framework: str
-    call: str
-    formula: str = ""
-    loss: float | None = None
-    denominator: float | None = None
-    gradient_norm: float | None = None
-    shares: tuple[float, ...] = ()
-    note: str = ""
-    reason: str = ""
-
-    def _same(self, other: Row) -> bool:
-        mine, theirs = ([x.loss, x.denominator, x.gradient_norm, *x.shares] for x in (self, other))
-        close = np.allclose(np.array(mine, float), np.array(theirs, float), rtol=SAME, atol=SAME, equal_nan=True)
-        return bool(close)
 
 
 @dataclass(frozen=True)
@@ -64,7 +39,7 @@ class Comparison:
         groups: list[list[Row]] = []
         for row in self.rows:
             if not row.reason:
-                same = next((g for g in groups if g[0]._same(row)), None)
+                same = next((g for g in groups if g[0].same(row)), None)
                 groups.append([row]) if same is None else same.append(row)
         return sorted(groups, key=lambda g: _order(g[0].loss))
 
@@ -123,7 +98,7 @@ class Comparison:
         """
         from .picture import draw
 
-        draw(self, Path(path))
+        draw(self.batch, self.groups(), self.shown_classes, self.num_classes, Path(path))
 
     __str__ = to_text
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import refuse
+from ..spec import _choice
 from .batch import Batch, make_batch
 from .compare import describe
 from .evaluation import Point
@@ -288,8 +289,7 @@ def identify_batch(loss: Any, batch: Batch, dtype: str | None = None) -> Identif
 
 def read_loss(loss: Any, batch: Batch, dtype: str | None = None) -> Loss:
     """Return what a printed number stands for."""
-    if dtype is not None and dtype not in ROUNDING:
-        refuse("dtype", f"be one of {', '.join(map(repr, ROUNDING))}", repr(dtype))
+    _choice("dtype", dtype, (None, *ROUNDING))
     if dtype is None and np.dtype(batch.dtype).itemsize == 2:
         dtype = np.dtype(batch.dtype).name
     own = str(getattr(loss, "dtype", "")).rpartition(".")[2]

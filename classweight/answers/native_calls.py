@@ -32,6 +32,8 @@ class Habit:
     ignore: str | None = None
     """Its argument for a label to ignore."""
     smoothing: bool = False
+    among_others: bool = False
+    """Whether smoothing goes to the other classes alone, of which it must know the number."""
     sample_weight: bool = False
     mask: bool = True
     """Whether positions can be taken out: by a mask, an ignored label, or a weight of 0."""
@@ -52,6 +54,8 @@ class Habit:
                 said["class_weight"] = "takes a weight of the positive class alone, and the negative one's is not 1"
         if batch.label_smoothing and not self.smoothing:
             said["label_smoothing"] = "takes no label smoothing"
+        elif self.among_others and batch.label_smoothing > 1 - 1 / batch.num_classes:
+            said["label_smoothing"] = "takes no label smoothing that leaves the label less than the others"
         if batch.sample_weight is not None and not self.sample_weight:
             said["sample_weight"] = "takes no sample weights"
         if not self.mask and batch.ignored().any():
@@ -69,6 +73,8 @@ class Habit:
             arguments[self.ignore] = batch.ignore_index
         if self.smoothing and batch.label_smoothing:
             arguments["label_smoothing"] = batch.label_smoothing
+            if self.among_others:
+                arguments["num_classes"] = batch.num_classes
         return arguments
 
     def spec(self, batch: Batch) -> Spec:
@@ -107,6 +113,8 @@ class Habit:
             return "class_weight is silently not used with distributions"
         if self.page == "keras" and batch.class_weight is not None and batch.sample_weight is not None:
             return "Keras 2; Keras 3 refuses both weights together"
+        if self.among_others and batch.label_smoothing:
+            return "from which the entropy of the smoothed label is taken away"
         return "ignored rows masked" if self.ignore is None and batch.ignore_index is not None else ""
 
 
@@ -149,6 +157,11 @@ def _softmax() -> Iterator[Habit]:
     for reduction in ({}, {"reduction": "sum"}):
         yield Habit(**onnx, targets="index", options=reduction, ignore="ignore_index")
 
+    optax: dict[str, Any] = {"page": "optax", "function": "softmax_cross_entropy", "weight": "class_weight"}
+    yield Habit(**optax, sample_weight=True, reduction="mean")
+    flax: dict[str, Any] = {"page": "flax", "function": "compute_weighted_cross_entropy", "weight": "class_weight"}
+    yield Habit(**flax, targets="index", smoothing=True, among_others=True, sample_weight=True)
+
 
 def _sigmoid() -> Iterator[Habit]:
     torch: dict[str, Any] = {"page": "torch", "function": "binary_cross_entropy_with_logits", "weight": "pos_weight"}
@@ -163,6 +176,8 @@ def _sigmoid() -> Iterator[Habit]:
     yield Habit("tensorflow", name, kind="sigmoid", weight="pos_weight", reduction="mean")
     for normalize in ({}, {"normalize": False}):
         yield Habit("chainer", "sigmoid_cross_entropy", options=normalize, kind="sigmoid")
+    optax: dict[str, Any] = {"page": "optax", "function": "sigmoid_binary_cross_entropy", "weight": "class_weight"}
+    yield Habit(**optax, kind="sigmoid", sample_weight=True, reduction="mean")
 
 
 HABITS = (*_softmax(), *_sigmoid())

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .compare import Comparison, Row
+from .row import Row
 
 THICKNESS = 1.8
 # Losses that differ by more are drawn on a logarithmic axis.
 WIDE = 20
 
 
-def draw(comparison: Comparison, path: Path) -> None:
-    """Write bars of the loss and of each class's share of the gradient, a row for each different number.
+def draw(batch: str, groups: list[list[Row]], classes: list[int], num_classes: int, path: Path) -> None:
+    """Write bars of the loss and of each shown class's share of the gradient, one for each group of rows.
 
     Raises
     ------
@@ -29,17 +28,16 @@ def draw(comparison: Comparison, path: Path) -> None:
         message = f"a picture needs matplotlib: pip install 'classweight[plot]' ({cause})"
         raise ImportError(message, name="matplotlib") from cause
 
-    groups = comparison.groups()
     labels = [_label(group) for group in groups]
     heights = np.array([label.count("\n") + 2 for label in labels])
     places = heights / 2 - np.cumsum(heights)
     figure = Figure(figsize=(13, 1.9 + 0.17 * heights.sum()), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 3))
     _losses(left, [group[0].loss or 0.0 for group in groups], places)
-    _shares(right, [group[0] for group in groups], comparison.shown_classes, comparison.num_classes, places)
+    _shares(right, [group[0] for group in groups], classes, num_classes, places)
     left.set_yticks(places, labels, fontsize=8, family="monospace")
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower right", ncols=9, frameon=False, fontsize=9)
-    figure.suptitle(f"One batch, every convention: {comparison.batch}", fontsize=11)
+    figure.suptitle(f"One batch, every convention: {batch}", fontsize=11)
     figure.savefig(path, dpi=150)
 
 

@@ -59,9 +59,10 @@ def scale_of(xp: ArrayFunctions, call: Call, upstream: Any) -> Array:
         return xp.ones((1,) * len(call.shape), call.logits)
     each = call.spec.reduction == "none"
     shape = call.loss_shape(xp) if each else ()
-    scale = xp.xp.asarray(upstream, dtype=xp.wide)
-    if tuple(scale.shape) != shape:
-        refuse("upstream", f"have the loss's shape {shape}", tuple(scale.shape))
+    scale = xp.asarray(upstream, call.logits, "upstream")
+    if xp.kind(scale) == "other" or tuple(scale.shape) != shape:
+        refuse("upstream", f"be real numbers of the loss's shape {shape}", f"{scale.dtype} of shape {scale.shape}")
+    scale = xp.astype(scale, xp.wide)
     return xp.expand_dims(scale, call.position_axis) if each and call.position_axis is not None else scale
 
 

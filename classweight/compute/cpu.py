@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import call as calls
 from ..call import Call, check_targets
-from ..lowering import inside_of, parts_of, unless_empty
+from ..lowering import denominator_of_rows, parts_of, unless_empty
 from ..spec import SoftmaxCrossEntropy
 from . import closed_form, threads
 from .arrays import Array, ArrayFunctions
@@ -42,8 +42,7 @@ MODERATE = 2.0**-30, 2.0**30
 TINY = 1e-300
 # Elements of a binary loss whose weights are summed at a time.
 SLICE = 1 << 18
-_FLOATS = {"float16", "bfloat16", "float32", "float64"}
-_TARGETS = {"int64", "int32", "int8", "uint8", "bool", *_FLOATS}
+TARGETS = {"int64", "int32", "int8", "uint8", "float16", "bfloat16", "float32", "float64"}
 
 
 class Memory(NamedTuple):
@@ -59,8 +58,17 @@ class Memory(NamedTuple):
 def memory_of(x: np.ndarray[Any, Any]) -> Memory:
     """Return an array's memory."""
     size = x.itemsize
-    address = x.__array_interface__["data"][0]
-    return Memory(address, x.shape, tuple([n // size for n in x.strides]), x.dtype.name, x)
+    return Memory(address_of(x), x.shape, tuple([n // size for n in x.strides]), _name(x.dtype), x)
+
+
+def address_of(x: np.ndarray[Any, Any]) -> int:
+    """Return where an array lies."""
+    return x.__array_interface__["data"][0]  # type: ignore[no-any-return]
+
+
+@lru_cache(maxsize=64)
+def _name(dtype: Any) -> str:
+    return str(dtype.name)  # NumPy words it anew each time
 
 
 @lru_cache(maxsize=1)
@@ -276,101 +284,220 @@ def _run(
     """Call the kernel, and return the losses' sum; ``losses`` become those of each position."""
     if not math.prod(call.shape):
         return 0.0
-    k, spec, axes = kernels(), call.spec, axes_of(call)
-    softmax, options, kept = isinstance(spec, SoftmaxCrossEntropy), 0, []
-
-    def placed(x: Array | None, dtype: Any = np.float64) -> tuple[int, ...]:
-        """Return the address and strides of an array that broadcasts against the logits."""
-        if x is None:
-            return 0, 0, 0, 0
-        memory = memory_of(np.asarray(x, dtype))
-        strides = axes.strides(memory.shape, memory.strides)
-        if strides is None:
-            memory = memory_of(np.ascontiguousarray(np.broadcast_to(memory.owner, call.shape)))
-            strides = axes.strides(memory.shape, memory.strides)
-        kept.append(memory.owner)
-        return memory.address, *strides  # type: ignore[misc]
-
-    def found(memory: Memory | None) -> tuple[int, ...]:
-        return (0, 0, 0, 0) if memory is None else (memory.address, *axes.strides(memory.shape, memory.strides))  # type: ignore[misc]
-
-    targets = call.targets
-    if call.hard:
-        targets = np.expand_dims(targets, call.axis)
-    target_type = targets.dtype.name
-    if target_type not in _TARGETS or not (targets.flags.aligned and targets.dtype.isnative):
-        target_type = "int64" if call.hard else "float64"
-    if target_type == "bool":
-        target_type = "uint8"
-        targets = targets.view(np.uint8)
-    raw_targets = placed(targets, None if target_type == targets.dtype.name else target_type)
-    wide = inside_of(host, spec, z.dtype if z.dtype != "float64" else host.wide) == host.wide
-    if softmax:
-        few = axes.classes <= FEW_CLASSES
-        kind = ("index" if not f.spread else "smoothed") if call.hard else "distribution"
-        name = kind + ("_tiles" if few else "_rows")
-        alpha, beta, spread = share * f.keep, share * f.spread, 0.0
-        by_target = 0 if f.by_target is None else memory_of(np.ascontiguousarray(f.by_target))
-        column, row = placed(lowered.by_class(f.column)), placed(lowered.by_class(f.row))
-        options |= k.BETA_BY_TARGET * f.beta_by_target
-        weight = s if f.of_row is None else f.of_row if s is None else f.of_row * s
-        wide = wide or not (_is_moderate(f.column) and _is_moderate(f.row))
-        tile = k.TILE if few else 1
-        block_rows = max(1, BLOCK // (axes.classes * tile)) * tile
-    else:
-        name, alpha, beta, spread, by_target = "elements", share * f.share, f.keep, f.spread, 0
-        column, row, weight = placed(f.positive), placed(f.negative), s
-        wide = wide or target_type == "float64"  # 1 - t must keep its digits
-        options |= k.BY_LABEL * f.by_label
-        if losses is not None and losses.ndim < len(call.shape):
-            options |= k.PER_ROW
-        block_rows = max(1, k.PIECE // axes.classes) * max(1, BLOCK // max(axes.classes, k.PIECE))
-    z_place, g_place = found(z), found(g)
-    if g is not None:
-        same = g.address == z.address
-        options |= k.APART * same | k.DIRECT * (
-            not same and g_place[3] == 1 and z.dtype == ("float64" if wide else "float32")
-        )
-    rows = axes.outer * axes.inner
-    blocks = -(-rows // block_rows)
-    sums = np.zeros(blocks)
-    scale = 0.0 if g is None else 1.0
-    up = (0, 0, 0, 0)
+    k, targets = kernels(), _targets(call)
+    name, wide, options, column, row, alpha, beta, spread = _told(call, lowered, f, targets)
+    alpha *= share
+    if name != "elements":
+        beta *= share
+    elif losses is not None and losses.ndim < len(call.shape):
+        options |= k.PER_ROW
+    by_target, of_row = getattr(f, "by_target", None), getattr(f, "of_row", None)
+    weight = s if of_row is None else of_row if s is None else of_row * s
+    wide = wide or z.dtype == "float64"
+    factor, each_factor = (0.0 if g is None else 1.0), None
     if g is not None and upstream is not None:
-        if isinstance(upstream, np.ndarray) and upstream.ndim:
-            up = placed(upstream)
+        if np.ndim(upstream):
+            each_factor = upstream
         else:
-            scale = float(upstream)
-    sums_memory = memory_of(sums)
-    arguments = np.empty(k.INTEGERS + k.FLOATS, np.int64)
-    address = arguments.__array_interface__["data"][0]
-    of_rows = placed(weight), placed(lowered.valid, np.uint8 if lowered.valid is not None else None)
+            factor = float(upstream)
+    arrays = [targets, weight, lowered.valid, each_factor, column, row]
+    apart = g is not None and g.address == z.address
+    layouts = [None if x is None else (x.shape, x.strides, x.dtype) for x in arrays]
+    plan = _plan(axes_of(call), name, wide, z[1:4], g and g[1:4], apart, *layouts)
+    for i in plan.spread:  # memory in which a group of axes has no single stride, or of a type that kernels do not read
+        arrays[i] = np.ascontiguousarray(np.broadcast_to(arrays[i], call.shape), np.float64)
+    places: list[int] = [z.address, *plan.strides[0], g.address if g else 0, *plan.strides[1]]
+    for x, strides in zip(arrays, plan.strides[2:], strict=True):
+        places += [0 if x is None else address_of(x), *strides]
+    sums, arguments = np.zeros(plan.blocks), np.empty(plan.format.size // 8, np.int64)
+    options |= plan.options
+    whole = (
+        address_of(by_target) if by_target is not None else 0,
+        0 if losses is None else address_of(losses),
+        address_of(sums),
+    )
 
-    def launch(kernel: Any, options: int) -> None:
-        _ARGUMENTS(k).pack_into(
-            arguments, 0,
-            0, 0, 0, blocks, block_rows, rows, axes.classes, axes.inner, options,
-            by_target and by_target.address, 0 if losses is None else memory_of(losses).address, sums_memory.address,
-            *z_place, *g_place, *raw_targets, *of_rows[0], *of_rows[1], *up, *column, *row,
-            alpha, beta, scale, spread,
-        )  # fmt: skip
-        count = min(team.count, blocks) if rows * axes.classes >= FEW_LOGITS else 1
-        if count > 1:
-            team.launch(kernel, address, count)
-        else:
-            kernel.ctypes(address)
+    def launch(options: int, kernel: Any = None) -> None:
+        plan.format.pack_into(arguments, 0, 0, 0, 0, *plan.sizes, options, *whole, *places, alpha, beta, factor, spread)
+        plan.launch(address_of(arguments), team, kernel)
 
-    launch(k.compiled(name, z.dtype, "float64" if wide else "float32", target_type), options)
+    launch(options)
     if arguments[k.LEFT] and not wide:
-        launch(k.compiled(name, z.dtype, "float64", target_type), options & ~k.DIRECT | k.REST)
+        launch(options & ~k.DIRECT | k.REST, k.compiled(plan.name, z.dtype, "float64", plan.targets))
     if arguments[k.BAD] and call.checked:
         check_targets(host, call)
-    return float(sums[0] if blocks == 1 else np.add.reduce(sums))
+    return float(sums[0] if plan.blocks == 1 else np.add.reduce(sums))
 
 
-@lru_cache(maxsize=1)
-def _ARGUMENTS(k: Any) -> struct.Struct:
-    return struct.Struct(f"{k.INTEGERS}q{k.FLOATS}d")
+def _told(call: Call, lowered: Any, f: Any, targets: Array) -> tuple[Any, ...]:
+    """Return the kernel's name, whether it computes in float64, its options, and the factors that all rows share."""
+    k, wide = kernels(), call.spec.precision == "exact"
+    if not isinstance(call.spec, SoftmaxCrossEntropy):
+        # Of wider targets 1 - t must keep its digits.
+        wide = wide or targets.dtype == np.float64
+        return "elements", wide, k.BY_LABEL * f.by_label, f.positive, f.negative, f.share, f.keep, f.spread
+    wide = wide or not (_is_moderate(f.column) and _is_moderate(f.row))
+    name = ("index" if not f.spread else "smoothed") if call.hard else "distribution"
+    column, row = lowered.by_class(f.column), lowered.by_class(f.row)
+    return name, wide, k.BETA_BY_TARGET * f.beta_by_target, column, row, f.keep, f.spread, 0.0
+
+
+def _targets(call: Call) -> np.ndarray[Any, Any]:
+    """Return the targets with an axis for the classes, of a type that kernels read."""
+    targets = call.targets
+    if targets.dtype == np.bool_:
+        targets = targets.view(np.uint8)
+    if _name(targets.dtype) not in TARGETS or not (targets.flags.aligned and targets.dtype.isnative):
+        targets = targets.astype(np.int64 if call.hard else np.float64)
+    return np.expand_dims(targets, call.axis) if call.hard else targets
+
+
+class Plan(NamedTuple):
+    """What a kernel is told beside addresses, and which it is."""
+
+    kernel: Any
+    name: str
+    targets: str
+    options: int
+    blocks: int
+    sizes: tuple[int, ...]
+    is_large: bool
+    strides: list[list[int]]
+    spread: list[int]
+    format: struct.Struct
+
+    def launch(self, arguments: int, team: threads.Team, kernel: Any = None) -> None:
+        """Call the kernel, or another one, with the arguments at an address."""
+        kernel, count = kernel or self.kernel, min(team.count, self.blocks) if self.is_large else 1
+        if count > 1:
+            team.launch(kernel, arguments, count)
+        else:
+            kernel.ctypes(arguments)
+
+
+@lru_cache(maxsize=256)
+def _plan(axes: Axes, name: str, wide: bool, z: Any, g: Any, apart: bool, targets: Any, *others: Any) -> Plan:
+    """Return the plan of a call, of the shapes, strides and types of its arrays."""
+    k, n = kernels(), axes.classes
+    tile = k.TILE if n <= FEW_CLASSES else 1
+    block_rows = max(1, BLOCK // (n * tile)) * tile
+    if name == "elements":
+        block_rows = max(1, k.PIECE // n) * max(1, BLOCK // max(n, k.PIECE))
+    else:
+        name += "_tiles" if tile > 1 else "_rows"
+    strides: list[Any] = [axes.strides(*z[:2]), [0, 0, 0] if g is None else axes.strides(*g[:2])]
+    spread = []
+    for i, layout in enumerate((targets, *others)):
+        found = [0, 0, 0]
+        if layout is not None:
+            shape, steps, dtype = layout
+            found = axes.strides(shape, tuple([step // dtype.itemsize for step in steps]))
+            if found is None or (i not in (0, 2) and dtype != np.float64):
+                spread.append(i)
+                found = axes.strides(axes.shape, tuple(np.empty(axes.shape, np.bool_).strides))
+        strides.append(found)
+    inside, t_type = "float64" if wide else "float32", _name(targets[2])
+    rows = axes.outer * axes.inner
+    blocks = -(-rows // block_rows)
+    options = k.APART * apart
+    if g is not None and not apart and strides[1][2] == 1 and z[2] == inside:
+        options |= k.DIRECT
+    if name == "elements" and axes.inner == 1 and z[2] == t_type == inside:
+        used = [strides[0], strides[2], *([strides[1]] if g is not None else [])]
+        options |= k.FLAT * all(found[2] == 1 and (rows == 1 or found[0] == n) for found in used)
+    return Plan(
+        kernel=k.compiled(name, z[2], inside, t_type),
+        name=name,
+        targets=t_type,
+        options=options,
+        blocks=blocks,
+        sizes=(blocks, block_rows, rows, n, axes.inner),
+        is_large=rows * n >= FEW_LOGITS,
+        strides=strides,
+        spread=spread,
+        format=struct.Struct(f"{k.INTEGERS}q{k.FLOATS}d"),
+    )
+
+
+class Repeated:
+    """A call like one before: of the same shapes and types, and nothing beside the targets but class weights.
+
+    What Python does for a small batch takes longer than the kernel, so here it is done once. Whatever is unusual - an
+    ignored target, a bad one, a denominator of 0 - is left to `evaluate`.
+    """
+
+    def __init__(self, call: Call, z: Memory, g: Memory | None) -> None:
+        targets, lowered = _targets(call), parts_of(host, call, host.wide)
+        f = lowered.factors()
+        name, wide, options, self.column, self.row, *self.numbers = _told(call, lowered, f, targets)
+        self.call = replace(call, logits=z._replace(owner=None), targets=None, class_weight=None)
+        self.by_class = getattr(f, "by_target", None)
+        self.by_target = 0 if self.by_class is None else address_of(self.by_class)
+        self.buffers: list[tuple[Array, int]] = []
+        self.looks, self.factor = call.spec.ignore_index is not None if call.hard else False, 0.0 if g is None else 1.0
+        arrays = (targets, None, None, None, self.column, self.row)
+        layouts = [None if x is None else (x.shape, x.strides, x.dtype) for x in arrays]
+        wide = wide or z.dtype == "float64"
+        self.plan = _plan(axes_of(call), name, wide, z[1:4], g and g[1:4], False, *layouts)
+        self.options = options | self.plan.options
+        self.factors: list[int] = []
+        for x, strides in zip(arrays[4:], self.plan.strides[6:], strict=True):
+            self.factors += [0 if x is None else address_of(x), *strides]
+
+    @staticmethod
+    def fits(call: Call) -> bool:
+        """Whether calls like this one can be repeated."""
+        if call.sample_weight is not None or call.mask is not None or call.denominator is not None or not call.checked:
+            return False
+        spec, ignored = call.spec, call.spec.ignore_index if call.hard else getattr(call.spec, "ignore_label", None)
+        if not math.prod(call.shape) or each(call) or _name(call.targets.dtype) not in TARGETS:
+            return False
+        if (
+            not call.hard
+            and call.class_weight is not None
+            and (spec.weighting != "term" or spec.reduction in ("mean_over_weights", "mean_over_nonzero"))
+        ):  # something depends on the targets
+            return False
+        return ignored is None or (call.hard and ignored < 0)
+
+    def evaluate(self, z: int, g: int, y: int, targets: Array, w: Array | None, team: threads.Team) -> float | None:
+        """Return the loss, None where it is left to `evaluate`.
+
+        ``z``, ``g`` and ``y`` are addresses of logits, gradient and targets; ``w`` are weights instead of the call's.
+        """
+        by_target, plan, k = self.by_target if w is None else address_of(w), self.plan, kernels()
+        w = self.by_class if w is None else w
+        if self.looks and np.minimum.reduce(targets, None) < 0:
+            return None
+        try:
+            weights = (
+                (lambda: np.full(1, math.prod(self.call.position_shape))) if w is None else (lambda: w.take(targets))
+            )
+            denominator = denominator_of_rows(host, self.call, weights)
+        except IndexError:
+            return None
+        if denominator is not None and not TINY < abs(denominator) < 1 / TINY:
+            return None
+        try:  # one thread at a time uses a buffer
+            buffer, address = self.buffers.pop()
+        except IndexError:
+            buffer = np.empty(plan.format.size // 8 + plan.blocks, np.int64)
+            address = address_of(buffer)
+        buffer[-plan.blocks :] = 0  # the sums
+        share = 1.0 if denominator is None else 1 / float(denominator)
+        (zs, gs, ts), sums = plan.strides[:3], address + plan.format.size
+        places = (by_target, 0, sums, z, *zs, g, *gs, y, *ts, *(0,) * 12, *self.factors)
+        alpha, beta, spread = self.numbers
+        beta *= share if plan.name != "elements" else 1.0
+        plan.format.pack_into(
+            buffer, 0, 0, 0, 0, *plan.sizes, self.options, *places, alpha * share, beta, self.factor, spread
+        )
+        plan.launch(address, team)
+        found = None
+        if not (buffer[k.BAD] or buffer[k.LEFT]):
+            found = float(np.add.reduce(buffer[-plan.blocks :].view(np.float64)))
+        self.buffers.append((buffer, address))
+        return found
 
 
 def _is_moderate(w: Array | None) -> bool:

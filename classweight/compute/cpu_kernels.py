@@ -265,14 +265,14 @@ _ROUND64, _ROUND64_UNIT = float(0x18000000000000 + 1023), float(0x18000000000000
 
 
 @_inner({"contract"})
-def _power32(r, n):  # type: ignore[no-untyped-def]
+def _power32(r, n):
     """Return exp(r) 2^n for |r| < 0.5; of n the sum with a number that rounded it."""
     p = ((((_P5 * r + _P4) * r + _P3) * r + _P2) * r + _P1) * r + _P0
     return (p * (r * r) + (r + _ONE)) * _bits(np.int32(_bits(n) << 23))
 
 
 @_inner({"contract"})
-def _power64(r, n):  # type: ignore[no-untyped-def]
+def _power64(r, n):
     p = ((1.6059043836821613e-10 * r + 2.08767569878681e-09) * r + 2.505210838544172e-08) * r + 2.755731922398589e-07
     p = ((p * r + 2.7557319223985893e-06) * r + 2.48015873015873e-05) * r + 1.984126984126984e-04
     p = ((p * r + 1.388888888888889e-03) * r + 8.333333333333333e-03) * r + 4.1666666666666664e-02
@@ -322,7 +322,7 @@ def _exp_of_difference(z: Any, m: Any) -> Any:
 
 
 @_inner({"contract"})
-def _log(x):  # type: ignore[no-untyped-def]
+def _log(x):
     """Return log(x) of a normal float64."""
     bits = _bits(x)
     n = ((bits >> 52) & 0x7FF) - 1023
@@ -339,13 +339,13 @@ def _log(x):  # type: ignore[no-untyped-def]
 
 
 @_inner()
-def _log1p(x):  # type: ignore[no-untyped-def]
+def _log1p(x):
     """Return log(1 + x) for x >= 0."""
     u = 1.0 + x
     return _log(u) + (x - (u - 1.0)) / u
 
 
-# -- The arguments of a kernel: slots of 8 bytes, integers and then floats ----------------------------------------------
+# -- The arguments of a kernel: slots of 8 bytes, integers and then floats --------------------------------------------
 
 # fmt: off
 (
@@ -357,7 +357,7 @@ def _log1p(x):  # type: ignore[no-untyped-def]
     VALID, VALID_OUTER, VALID_INNER, VALID_CLASS,
     UP, UP_OUTER, UP_INNER, UP_CLASS,
     COLUMN, COLUMN_OUTER, COLUMN_INNER, COLUMN_CLASS,
-    ROW, ROW_OUTER, ROW_INNER, ROW_CLASS,
+    ROW, ROW_OUTER, ROW_INNER, ROW_CLASS
 ) = range(44)
 # fmt: on
 INTEGERS = ROW_CLASS + 1
@@ -367,8 +367,8 @@ FLOATS = 4
 KEEP, POSITIVE, NEGATIVE = BETA, COLUMN, ROW
 # Whether beta has the factor of the target's class, too; logits and gradient are one memory; the gradient's memory is
 # of the type that is computed in; only the rows are wanted that float32 has left; a binary weight is that of the label;
-# a binary loss is wanted of each row.
-BETA_BY_TARGET, APART, DIRECT, REST, BY_LABEL, PER_ROW = 1, 2, 4, 8, 16, 32
+# a binary loss is wanted of each row; its arrays lie without gaps, in the type that is computed in.
+BETA_BY_TARGET, APART, DIRECT, REST, BY_LABEL, PER_ROW, FLAT = 1, 2, 4, 8, 16, 32, 64
 
 
 def _slots(first: int, n: int, like: Any) -> Any:
@@ -399,7 +399,7 @@ def _at(context: Any, address: Any, outer: Any, inner: Any, o: Any, i: Any, like
 
 
 @_inner()
-def _of_row(q, d, o, i, y):  # type: ignore[no-untyped-def]
+def _of_row(q, d, o, i, y):
     """Return whether a row is neither ignored nor masked, its alpha and beta, and its upstream gradient."""
     share, upstream, w = 1.0, d[UPSTREAM], 1.0
     if q[VALID] != 0 and _get(_at(q[VALID], q[VALID_OUTER], q[VALID_INNER], o, i, np.uint8(0)), 0, _I64) == 0:
@@ -416,13 +416,13 @@ def _of_row(q, d, o, i, y):  # type: ignore[no-untyped-def]
 
 
 @_inner()
-def _is_carried(x, n):  # type: ignore[no-untyped-def]
+def _is_carried(x, n):
     """Return whether float32 carries a coefficient, with an exponential's factor and among the sums over n classes."""
     return x == 0 or x != x or n * 2.0**-60 <= abs(x) <= 2.0**30
 
 
 @_inner()
-def _is_wanted(q, alpha, beta, upstream, shrunk):  # type: ignore[no-untyped-def]
+def _is_wanted(q, alpha, beta, upstream, shrunk):
     """Return whether a row is for this kernel: float32 leaves some, float64 takes all, or those that were left."""
     if q[OPTIONS] & REST == 0 and shrunk < 2.0**-64:
         return True
@@ -433,21 +433,21 @@ def _is_wanted(q, alpha, beta, upstream, shrunk):  # type: ignore[no-untyped-def
 
 
 @_inner()
-def _fill(to, n, x):  # type: ignore[no-untyped-def]
+def _fill(to, n, x):
     _alone()
     for c in range(n):
         _put(to, c, x)
 
 
 @_inner()
-def _copy(source, source_step, to, to_step, n, like):  # type: ignore[no-untyped-def]
+def _copy(source, source_step, to, to_step, n, like):
     _alone()
     for c in range(n):
         _put(to, c * to_step, _get(source, c * source_step, like))
 
 
 @_inner()
-def _factors(address, n, like):  # type: ignore[no-untyped-def]
+def _factors(address, n, like):
     """Return the classes' factors in the type that is computed in; ones where there are none."""
     to = _new(n, like)
     for c in range(n):
@@ -482,7 +482,7 @@ def _is_bad(t: Any, c: Any, like: Any) -> Any:
 
 
 @_inner()
-def _dominant_slope(others, weight, rest, own):  # type: ignore[no-untyped-def]
+def _dominant_slope(others, weight, rest, own):
     """Return A q_k - a_k: summed over the other classes where q_k > 1/2, and where that would cancel as it stands."""
     return rest - others * (weight / (1 + others)) if others < 1 else weight / (1 + others) - own
 
@@ -491,7 +491,7 @@ def _dominant_slope(others, weight, rest, own):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _largest(z, n, like):  # type: ignore[no-untyped-def]
+def _largest(z, n, like):
     _alone()
     m = _read(z, 0, like)
     for c in range(n):
@@ -500,7 +500,7 @@ def _largest(z, n, like):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _first_at(z, n, m):  # type: ignore[no-untyped-def]
+def _first_at(z, n, m):
     """Return the first class whose logit is m, the last if m is NaN."""
     _alone()
     first = np.int32(n - 1)
@@ -510,7 +510,7 @@ def _first_at(z, n, m):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _exponentials(z, y, e, n, like):  # type: ignore[no-untyped-def]
+def _exponentials(z, y, e, n, like):
     """Write exp(z_c) to ``e``; return their sum but for that of y, and whether all logits are small."""
     _alone()
     total, zero = 0.0, _as(0.0, like)
@@ -528,7 +528,7 @@ def _exponentials(z, y, e, n, like):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _exponentials_of_difference(z, m, y, e, n):  # type: ignore[no-untyped-def]
+def _exponentials_of_difference(z, m, y, e, n):
     """Write exp(z_c - m) / unit to ``e``; return their sum but for that of y."""
     _alone()
     total, zero = 0.0, _as(0.0, m)
@@ -543,14 +543,14 @@ def _exponentials_of_difference(z, m, y, e, n):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _scaled(e, scale, g, n):  # type: ignore[no-untyped-def]
+def _scaled(e, scale, g, n):
     _alone()
     for c in range(n):
         _put(g, c, _read(e, c, scale) * scale)
 
 
 @_inner(FAST)
-def _sums(z, m, k, t, alpha, beta, column, row, e, n):  # type: ignore[no-untyped-def]
+def _sums(z, m, k, t, alpha, beta, column, row, e, n):
     """Write exp(z_c - m) / unit to ``e``.
 
     Return their sum and that of the coefficients but for k's, the sum of a_c (m - z_c), and whether any coefficient is
@@ -582,7 +582,7 @@ def _sums(z, m, k, t, alpha, beta, column, row, e, n):  # type: ignore[no-untype
 
 
 @_inner(FAST)
-def _slopes(e, scale, t, alpha, beta, column, row, g, n):  # type: ignore[no-untyped-def]
+def _slopes(e, scale, t, alpha, beta, column, row, g, n):
     _alone()
     ts = _target_from(t, 0)
     for c in range(np.int32(n)):
@@ -590,7 +590,7 @@ def _slopes(e, scale, t, alpha, beta, column, row, g, n):  # type: ignore[no-unt
 
 
 @_inner()
-def _index_row(z, y, alpha, beta, upstream, factors, e, g, n, like, shrunk):  # type: ignore[no-untyped-def]
+def _index_row(z, y, alpha, beta, upstream, factors, e, g, n, like, shrunk):
     """Return the loss of an index without smoothing, and whether it is bad; write the gradient."""
     if alpha == 0:
         _fill(g, n, 0.0)
@@ -617,7 +617,7 @@ def _index_row(z, y, alpha, beta, upstream, factors, e, g, n, like, shrunk):  # 
 
 
 @_inner()
-def _dense_row(z, t, alpha, beta, upstream, factors, e, g, n, like, shrunk):  # type: ignore[no-untyped-def]
+def _dense_row(z, t, alpha, beta, upstream, factors, e, g, n, like, shrunk):
     """Return the loss of a distribution or a smoothed index, and whether it is bad; write the gradient."""
     column, row = factors
     m = _largest(z, n, like)
@@ -642,14 +642,14 @@ def _dense_row(z, t, alpha, beta, upstream, factors, e, g, n, like, shrunk):  # 
 
 
 @_inner()
-def _index(q, o, i, t_like, kept, like):  # type: ignore[no-untyped-def]
+def _index(q, o, i, t_like, kept, like):
     """Return a row's target, as what its coefficients are made of and as an index."""
     y = _get(_at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like), 0, _I64)
     return y if 0 <= y < q[CLASSES] else 0, y
 
 
 @_inner()
-def _distribution(q, o, i, t_like, kept, like):  # type: ignore[no-untyped-def]
+def _distribution(q, o, i, t_like, kept, like):
     t = _at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like)
     if q[T_CLASS] != 1:
         _copy(t, q[T_CLASS], kept, np.int64(1), q[CLASSES], like)
@@ -658,12 +658,12 @@ def _distribution(q, o, i, t_like, kept, like):  # type: ignore[no-untyped-def]
 
 
 @_inner()
-def _no_factors(q, like):  # type: ignore[no-untyped-def]
+def _no_factors(q, like):
     return _new(0, like), _new(0, like)
 
 
 @_inner()
-def _column_and_row(q, like):  # type: ignore[no-untyped-def]
+def _column_and_row(q, like):
     return _factors(q[COLUMN], q[CLASSES], like), _factors(q[ROW], q[CLASSES], like)
 
 
@@ -728,11 +728,11 @@ smoothed_rows = _over_rows(_index, _column_and_row, _dense_row)
 distribution_rows = _over_rows(_distribution, _column_and_row, _dense_row)
 
 
-# -- Tiles of rows of few classes: a vector holds the same class of neighbouring rows -----------------------------------
+# -- Tiles of rows of few classes: a vector holds the same class of neighbouring rows ---------------------------------
 
 
 @_inner()
-def _tile_read(source, places, step, b, n, count, like):  # type: ignore[no-untyped-def]
+def _tile_read(source, places, step, b, n, count, like):
     """Bring rows at these places into a tile, class by class."""
     _alone()
     start = _get(places, 0, _I64)
@@ -748,7 +748,7 @@ def _tile_read(source, places, step, b, n, count, like):  # type: ignore[no-unty
 
 
 @_inner()
-def _tile_write(b, kept, places, step, to, n, count, like):  # type: ignore[no-untyped-def]
+def _tile_write(b, kept, places, step, to, n, count, like):
     """Write a tile to its rows' places, but for rows that are not kept."""
     _alone()
     start, whole = _get(places, 0, _I64), True
@@ -767,7 +767,7 @@ def _tile_write(b, kept, places, step, to, n, count, like):  # type: ignore[no-u
 
 
 @_inner(FAST)
-def _tile_tops(b, n, tops, shifts, like):  # type: ignore[no-untyped-def]
+def _tile_tops(b, n, tops, shifts, like):
     """Find each row's largest logit, and what to subtract before exp: nothing where all logits are small."""
     _alone()
     for j in range(TILE):
@@ -783,7 +783,7 @@ def _tile_tops(b, n, tops, shifts, like):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _tile_exponentials(b, n, ys, shifts, others, like):  # type: ignore[no-untyped-def]
+def _tile_exponentials(b, n, ys, shifts, others, like):
     """Make exponentials of logits; add up each row's but for that of its y."""
     _alone()
     for j in range(TILE):
@@ -796,7 +796,7 @@ def _tile_exponentials(b, n, ys, shifts, others, like):  # type: ignore[no-untyp
 
 
 @_inner()
-def _tile_index_losses(tops, shifts, targets, others, owns, slopes, losses, at_y, shrunk):  # type: ignore[no-untyped-def]
+def _tile_index_losses(tops, shifts, targets, others, owns, slopes, losses, at_y, shrunk):
     """Return each row's loss, what its exponentials are to be multiplied by, and the slope at its target."""
     _alone()
     for j in range(TILE):
@@ -813,7 +813,7 @@ def _tile_index_losses(tops, shifts, targets, others, owns, slopes, losses, at_y
 
 
 @_inner(FAST)
-def _tile_scaled(b, n, scales, like):  # type: ignore[no-untyped-def]
+def _tile_scaled(b, n, scales, like):
     _alone()
     for c in range(n):
         for j in range(TILE):
@@ -821,7 +821,7 @@ def _tile_scaled(b, n, scales, like):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _tile_coefficients(a, n, ys, alphas, betas, column, row, is_index, like):  # type: ignore[no-untyped-def]
+def _tile_coefficients(a, n, ys, alphas, betas, column, row, is_index, like):
     """Make coefficients of distributions, or of indices."""
     _alone()
     for c in range(n):
@@ -835,7 +835,7 @@ def _tile_coefficients(a, n, ys, alphas, betas, column, row, is_index, like):  #
 
 
 @_inner()
-def _tile_bad(a, n, bad, like):  # type: ignore[no-untyped-def]
+def _tile_bad(a, n, bad, like):
     """Mark rows with a target that is NaN, infinite or negative."""
     _alone()
     for c in range(n):
@@ -845,7 +845,7 @@ def _tile_bad(a, n, bad, like):  # type: ignore[no-untyped-def]
 
 
 @_inner(FAST)
-def _tile_sums(b, a, n, ks, tops, others, rests, nears, used, like):  # type: ignore[no-untyped-def]
+def _tile_sums(b, a, n, ks, tops, others, rests, nears, used, like):
     """Make exponentials of logits; add up each row's, and its coefficients, but for its dominant class."""
     _alone()
     zero = _as(0.0, like)
@@ -872,7 +872,7 @@ def _tile_sums(b, a, n, ks, tops, others, rests, nears, used, like):  # type: ig
 
 
 @_inner()
-def _tile_dense_losses(tops, others, rests, owns, nears, ups, losses, scales, at_k, shrunk):  # type: ignore[no-untyped-def]
+def _tile_dense_losses(tops, others, rests, owns, nears, ups, losses, scales, at_k, shrunk):
     _alone()
     for j in range(TILE):
         other, rest, own, up = (
@@ -889,7 +889,7 @@ def _tile_dense_losses(tops, others, rests, owns, nears, ups, losses, scales, at
 
 
 @_inner(FAST)
-def _tile_slopes(b, a, n, scales, ups, like):  # type: ignore[no-untyped-def]
+def _tile_slopes(b, a, n, scales, ups, like):
     _alone()
     for c in range(n):
         for j in range(TILE):
@@ -996,7 +996,7 @@ def _over_tiles(is_index: bool, is_sparse: bool) -> Any:
                     if wanted:
                         _tile_slopes(b, a, n, slopes, ups, like)
                 for j in range(count):
-                    is_bad, is_used = _get(bad, j, _I64) != 0, not _get(used, j, _F64) == 0
+                    is_bad, is_used = _get(bad, j, _I64) != 0, _get(used, j, _F64) != 0
                     loss = _get(losses, j, _F64) if is_used else 0.0
                     loss = np.nan if is_bad else loss
                     if is_bad:
@@ -1062,7 +1062,7 @@ def _log1p_of_exp(e: Any, scaled: Any, shrunk: Any) -> Any:
 
 
 @_inner(FAST)
-def _elements(x, t, pos, neg, ups, up, keep, spread, by_label, shrunk, g, losses, n):  # type: ignore[no-untyped-def]
+def _elements(x, t, pos, neg, ups, up, keep, spread, by_label, shrunk, g, losses, n):
     """Write losses and slopes of a piece; return the losses' sum, and whether a target is bad."""
     _alone()
     total, bad = 0.0, np.int32(0)
@@ -1095,7 +1095,7 @@ def _elements(x, t, pos, neg, ups, up, keep, spread, by_label, shrunk, g, losses
 
 
 @_inner()
-def _weight(q, name, o, i, c):  # type: ignore[no-untyped-def]
+def _weight(q, name, o, i, c):
     """Return a factor of an element, 1 where there is none."""
     if q[name] == 0:
         return 1.0
@@ -1124,6 +1124,7 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
         fixed = fixed and (not narrow or (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)))
         _put(all_pos, c, w_pos)
         _put(all_neg, c, w_neg)
+    flat = fixed and q[OPTIONS] & FLAT != 0
     for c in range(size):
         _put(ups, c, 1.0)
         _put(kept, c, 1)
@@ -1138,12 +1139,13 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
                 width = min(n - start, size)
                 for j in range(count):
                     o, i = (first + j) // inner, (first + j) % inner
-                    z_row = _at(q[Z], q[Z_OUTER], q[Z_INNER], o, i, z_like)
-                    t_row = _at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like)
-                    for c in range(width):
-                        _put(x, j * width + c, _read(z_row, (start + c) * q[Z_CLASS], like))
-                    for c in range(width):
-                        _put(t, j * width + c, _read(t_row, (start + c) * q[T_CLASS], like))
+                    if not flat:
+                        z_row = _at(q[Z], q[Z_OUTER], q[Z_INNER], o, i, z_like)
+                        t_row = _at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like)
+                        for c in range(width):
+                            _put(x, j * width + c, _read(z_row, (start + c) * q[Z_CLASS], like))
+                        for c in range(width):
+                            _put(t, j * width + c, _read(t_row, (start + c) * q[T_CLASS], like))
                     if q[UP] != 0:
                         for c in range(width):
                             _put(ups, j * width + c, _weight(q, UP, o, i, start + c))
@@ -1169,8 +1171,14 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
                 if fixed:
                     used_pos, used_neg = _shifted(all_pos, start), _shifted(all_neg, start)
                 by_label = q[OPTIONS] & BY_LABEL != 0
+                xs, ts, gs = x, t, g
+                if flat:
+                    xs, ts = _at(q[Z], n, 0, first, 0, like), _at(q[T], n, 0, first, 0, like)
+                    xs, ts = _shifted(xs, start), _shifted(ts, start)
+                    if wanted:
+                        gs = _shifted(_at(q[G], n, 0, first, 0, like), start)
                 part, bad = _elements(
-                    x, t, used_pos, used_neg, ups, up, keep, spread, by_label, shrunk, g, losses, count * width
+                    xs, ts, used_pos, used_neg, ups, up, keep, spread, by_label, shrunk, gs, losses, count * width
                 )
                 total += part
                 if bad:
@@ -1179,10 +1187,10 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
                     r, at = first + j, j * width
                     o, i = r // inner, r % inner
                     g_row = _at(q[G], q[G_OUTER], q[G_INNER], o, i, z_like)
-                    if wanted and fixed:
+                    if wanted and fixed and not flat:
                         for c in range(width):
                             _put(g_row, (start + c) * q[G_CLASS], _read(g, at + c, like))
-                    elif wanted:
+                    elif wanted and not flat:
                         for c in range(width):
                             if _get(kept, at + c, _I64) != 0:
                                 _put(g_row, (start + c) * q[G_CLASS], _get(g, at + c, like))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -30,14 +31,31 @@ def of_numpy() -> Team:
 
 def launch(kernel: Any, arguments: int, count: int) -> None:
     """Call a compiled kernel in the caller's thread and in workers, as far as these come in time."""
+    turns: list[Future[None]] = [Future() for _ in range(count - 1)]
     try:
-        workers = [_workers(count - 1).submit(kernel.ctypes, arguments) for _ in range(count - 1)]
-    except RuntimeError:  # the interpreter is shutting down
-        workers = []
-    kernel.ctypes(arguments)
-    for worker in workers:
-        if not worker.cancel():
-            worker.result()
+        with suppress(RuntimeError):  # the interpreter is shutting down, or no thread can be started
+            for turn in turns:
+                _workers(count - 1).submit(_take, turn, kernel, arguments)
+        kernel.ctypes(arguments)
+    finally:
+        for turn in turns:
+            _end(turn)
+
+
+def _take(turn: Future[None], kernel: Any, arguments: int) -> None:
+    if turn.set_running_or_notify_cancel():
+        kernel.ctypes(arguments)
+        turn.set_result(None)
+
+
+def _end(turn: Future[None]) -> None:
+    """Withdraw a turn, or wait for it: whatever interrupts the caller, its memory must outlast the kernel."""
+    try:
+        if not turn.cancel():
+            turn.result()
+    except BaseException:  # of a signal's handler
+        _end(turn)
+        raise
 
 
 @lru_cache(maxsize=1)

@@ -15,7 +15,7 @@ SoftmaxCrossEntropy(class_weight=(1.0, 2.0, 5.0), ignore_index=-1, reduction='me
 
 from __future__ import annotations
 
-from . import chainer, keras, onnx, sklearn, tensorflow, torch
+from . import chainer, flax, keras, onnx, optax, sklearn, tensorflow, torch
 from .differences import DIFFERENCES, Difference
 
-__all__ = ["DIFFERENCES", "Difference", "chainer", "keras", "onnx", "sklearn", "tensorflow", "torch"]
+__all__ = ["DIFFERENCES", "Difference", "chainer", "flax", "keras", "onnx", "optax", "sklearn", "tensorflow", "torch"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import refuse
-from ..spec import Precision, Reduction, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from ..errors import calling
+from ..spec import Precision, Reduction, SigmoidCrossEntropy, SoftmaxCrossEntropy, _choice
 from ._names import reduction_of
 
 __all__ = ["sigmoid_cross_entropy", "softmax_cross_entropy"]
 
 
+@calling(ignore_index="ignore_label")
 def softmax_cross_entropy(
     normalize: bool = True,
     cache_score: bool = True,
@@ -51,8 +52,7 @@ def softmax_cross_entropy(
     SoftmaxCrossEntropy(class_weight=(1.0, 2.0, 5.0), ignore_index=-1, reduction='mean_over_batch')
     """
     del cache_score, enable_double_backprop
-    if soft_target_loss not in ("cross-entropy", "kl-divergence"):
-        refuse("soft_target_loss", "be one of 'cross-entropy', 'kl-divergence'", repr(soft_target_loss))
+    _choice("soft_target_loss", soft_target_loss, ("cross-entropy", "kl-divergence"))
     return SoftmaxCrossEntropy(
         class_weight=class_weight,
         ignore_index=None if soft_targets else ignore_label,

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ..errors import refuse
-from ..spec import Precision, Reduction, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from ..errors import calling, refuse
+from ..spec import Precision, Reduction, SigmoidCrossEntropy, SoftmaxCrossEntropy, _choice, _integer
 from ._names import reduction_of
 
 __all__ = ["binary_crossentropy", "categorical_crossentropy", "sparse_categorical_crossentropy"]
@@ -29,6 +29,7 @@ REDUCTIONS: dict[str | None, Reduction] = {
 }
 
 
+@calling(ignore_index="ignore_class")
 def sparse_categorical_crossentropy(
     from_logits: bool = False,
     ignore_class: int | None = None,
@@ -74,8 +75,7 @@ def sparse_categorical_crossentropy(
     >>> spec.reduction, spec.clip, spec.renormalize
     ('mean_over_valid', 1e-07, 'before')
     """
-    if backend not in BACKENDS:
-        refuse("backend", f"be one of {', '.join(map(repr, BACKENDS))}", repr(backend))
+    _choice("backend", backend, BACKENDS)
     renormalize: Literal["before", "after"] = "after" if backend == "tensorflow" else "before"
     return SoftmaxCrossEntropy(
         class_weight=class_weight,
@@ -183,7 +183,7 @@ def binary_crossentropy(
     >>> binary_crossentropy(from_logits=True, class_weight={1: 5}).class_weight
     (1.0, 5.0)
     """
-    if axis != -1:
+    if _integer("axis", axis, "be an int") != -1:
         refuse("axis", "be -1: a spec averages outputs over the last axis only", axis)
     if isinstance(class_weight, Mapping):
         unknown = [key for key in class_weight if key not in (0, 1)]

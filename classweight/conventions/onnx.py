@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import calling
 from ..spec import Precision, SoftmaxCrossEntropy
 from ._names import reduction_of
 
 __all__ = ["softmax_cross_entropy_loss"]
 
 
+@calling(class_weight="weights")
 def softmax_cross_entropy_loss(
     weights: Any = None,
     ignore_index: int | None = None,

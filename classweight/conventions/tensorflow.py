@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..errors import calling
 from ..spec import Precision, Reduction, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from ._names import reduction_of
 
@@ -66,6 +67,7 @@ def v1_softmax_cross_entropy(
     )
 
 
+@calling(class_weight="pos_weight")
 def weighted_cross_entropy_with_logits(pos_weight: Any, *, precision: Precision = "native") -> SigmoidCrossEntropy:
     """Return the spec of ``tf.nn.weighted_cross_entropy_with_logits``, which reduces nothing.
 

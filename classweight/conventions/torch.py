@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import refuse
-from ..spec import Precision, Reduction, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from ..errors import calling, refuse
+from ..spec import Precision, Reduction, SigmoidCrossEntropy, SoftmaxCrossEntropy, _integer
 from ._names import reduction_of
 
 __all__ = ["binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"]
 
 
+@calling(class_weight="weight")
 def cross_entropy(
     weight: Any = None,
     size_average: bool | None = None,
@@ -58,7 +59,7 @@ def cross_entropy(
     >>> cross_entropy(soft_targets=True)
     SoftmaxCrossEntropy(reduction='mean_over_positions', zero_denominator='nan')
     """
-    _check_int(ignore_index)
+    _integer("ignore_index", ignore_index, "be an int")
     if soft_targets and ignore_index >= 0:
         refuse("ignore_index", "be negative with distributions as targets", ignore_index)
     mean: Reduction = "mean_over_positions" if soft_targets else "mean_over_weights"
@@ -72,6 +73,7 @@ def cross_entropy(
     )
 
 
+@calling(class_weight="weight")
 def nll_loss(
     weight: Any = None,
     size_average: bool | None = None,
@@ -102,7 +104,7 @@ def nll_loss(
     >>> nll_loss(reduction="sum")
     SoftmaxCrossEntropy(ignore_index=-100, reduction='sum', zero_denominator='nan', inputs='log_probs')
     """
-    _check_int(ignore_index)
+    _integer("ignore_index", ignore_index, "be an int")
     return SoftmaxCrossEntropy(
         class_weight=weight,
         ignore_index=ignore_index,
@@ -113,6 +115,7 @@ def nll_loss(
     )
 
 
+@calling(class_weight="pos_weight")
 def binary_cross_entropy_with_logits(
     size_average: bool | None = None,
     reduce: bool | None = None,
@@ -157,9 +160,3 @@ def _reduction(size_average: bool | None, reduce: bool | None, reduction: str, m
         averaged, reduced = size_average is None or size_average, reduce is None or reduce
         reduction = ("mean" if averaged else "sum") if reduced else "none"
     return reduction_of(reduction, {"none": "none", "mean": mean, "sum": "sum", "elementwise_mean": mean})
-
-
-def _check_int(ignore_index: object) -> None:
-    """Refuse None, which a spec takes to mean that nothing is ignored and PyTorch does not take."""
-    if ignore_index is None:
-        refuse("ignore_index", "be an int", None, error=TypeError)

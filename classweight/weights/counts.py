@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -52,7 +53,9 @@ class ClassCounts:
             if num_classes < 1:
                 refuse("num_classes", "be >= 1", num_classes)
         if class_names is not None:
-            names = tuple(class_names)
+            names: tuple[Any, ...] = (None,)
+            with contextlib.suppress(TypeError):
+                names = tuple(class_names)
             if isinstance(class_names, str) or not all(isinstance(name, str) for name in names):
                 refuse("class_names", "be a sequence of strings", repr(class_names), error=TypeError)
             if len(set(names)) != len(names) or len(names) != (num_classes or len(names)):
@@ -89,7 +92,7 @@ class ClassCounts:
             Class indices equal to it do not count.
         one_hot : bool, optional
             Whether ``axis`` holds distributions. Default: it does if it is longer than 1 and the labels are floating
-            point and add up to 1.
+            point and add up to 1, or a sparse matrix of several rows and columns.
         axis : int
             The class axis of distributions.
 
@@ -102,17 +105,15 @@ class ClassCounts:
             Labels that are neither numbers nor names, or indices after names.
         """
         batch = _labels.read(labels, "labels", mask=mask, ignore_index=ignore_index, one_hot=one_hot, axis=axis)
-        if batch.axis is not None and self._num_classes not in (None, batch.values.shape[batch.axis]):
+        if None not in (batch.num_classes, self._num_classes) and batch.num_classes != self._num_classes:
             expected = f"have {self._num_classes} entries, one per class, along axis {batch.axis}"
-            refuse("labels", expected, f"shape {batch.values.shape}")
+            refuse("labels", expected, batch.num_classes)
         if batch.axis is None and batch.names is None:
             batch.check_range("labels", self._num_classes)
-        counts = batch.count(
-            None if sample_weight is None else batch.sample_weight(sample_weight, counts=True)
-        ).tolist()
-        keys = range(len(counts)) if batch.names is None else batch.names
-        # A class that a distribution has room for is known, even if it has no share.
-        self._add({key: count for key, count in zip(keys, counts, strict=False) if count or batch.axis is not None})
+        given = None if sample_weight is None else batch.sample_weight(sample_weight, counts=True)
+        counts, occurs = batch.count(given)
+        keys = batch.names or range(len(counts))
+        self._add({keys[c]: count for c, count in enumerate(counts.tolist()) if occurs[c]})
         return self
 
     def _add(self, counts: Mapping[Any, int | float], argument: str = "labels") -> None:
@@ -208,6 +209,8 @@ class ClassCounts:
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> Self:
         """Make the counts that `to_dict` described."""
+        if not isinstance(description, Mapping):
+            refuse("description", "be a mapping as `to_dict` gives it", type(description).__name__, error=TypeError)
         if description.get("version") != VERSION:
             refuse("version", f"be {VERSION}", repr(description.get("version")))
         counts = dict(map(tuple, description["counts"]))

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Number
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from ..call import _check_finite, _check_prefix, _check_weights, _refuse_first, drop
+from ..call import _check_finite, _check_prefix, _check_weights, _refuse_first, are_weights, drop
 from ..compute.arrays import ArrayFunctions
 from ..errors import TargetIndexError, refuse
+from ..spec import _integer
 
 HostArray = np.ndarray[Any, Any]
 # Where nobody said how many classes there are: one stray label, or counts taken for labels, would ask for gigabytes.
@@ -43,6 +44,11 @@ class Labels:
         """The position shape: one label, or one distribution, each."""
         return drop(self.values.shape, self.axis)
 
+    @property
+    def num_classes(self) -> int | None:
+        """The length of the axis of distributions; None for class indices and names."""
+        return None if self.axis is None else int(self.values.shape[self.axis])
+
     def spread(self, x: HostArray) -> HostArray:
         """Return what is given for a prefix of the positions as broadcastable against the values."""
         return _spread(x, self.shape, self.axis)
@@ -66,24 +72,99 @@ class Labels:
             bad = ((self.values < 0) | (self.values >= limit)) & kept
             _refuse_first(name, expected, self.values, bad, TargetIndexError)
 
-    def count(self, sample_weight: HostArray | None) -> HostArray:
-        """Return the number of kept labels of each class, or the sum of their weights."""
+    def count(self, sample_weight: HostArray | None) -> tuple[HostArray, HostArray]:
+        """Return the number of kept labels of each class, or the sum of their weights; and which classes occur."""
         codes, factors = self.values, list[HostArray]()
         if self.axis is not None:
             shape = [1] * self.values.ndim
             shape[self.axis] = -1
-            codes = np.arange(self.values.shape[self.axis]).reshape(shape)
+            codes = np.arange(self.num_classes or 0).reshape(shape)
             factors.append(self.values)
         if sample_weight is not None:
             factors.append(self.spread(sample_weight))
-        weighted = bool(factors)
-        total: HostArray = np.zeros(codes.size if self.axis is not None else 0, np.float64 if weighted else np.int64)
-        for index, *weights in _chunks(codes, factors, self.keep):
-            part = np.bincount(index, math.prod(weights) if weighted else None, len(total))
-            part[: len(total)] += total
-            total = part
-        whole = sample_weight is None and self.values.dtype.kind in "iu"
-        return total.astype(np.int64) if whole else total
+        return self._count(codes, factors, self.keep, sample_weight is not None)
+
+    def _count(
+        self, codes: HostArray, factors: list[HostArray], keep: HostArray | None, weighted: bool
+    ) -> tuple[HostArray, HostArray]:
+        num_classes = self.num_classes or 0
+        number, total = np.zeros(num_classes, np.int64), np.zeros(num_classes)
+        for index, *weights in _chunks(codes, factors, keep):
+            number = _added(number, np.bincount(index, None, len(number)))
+            if weights:
+                total = _added(total, np.bincount(index, math.prod(weights), len(total)))
+        # A class that a distribution has room for is known, even if it has no share; one of weight 0 occurs.
+        occurs = number > 0 if self.axis is None else np.ones(num_classes, np.bool_)
+        if factors and not weighted and self.values.dtype.kind in "iu":
+            total = total.astype(np.int64)
+        return total if factors else number, occurs
+
+    @property
+    def kept(self) -> HostArray | None:
+        """Which positions are not left out, None where all are in."""
+        return self.keep if self.keep is None or self.axis is None else self.keep.squeeze(self.axis)
+
+    def expected(self, table: HostArray) -> HostArray:
+        """Return sum_c w_c t_c of each distribution."""
+        return np.asarray(np.moveaxis(self.values, self.axis or 0, -1) @ table)
+
+    def largest(self) -> HostArray:
+        """Return the class of each distribution's first largest entry."""
+        return np.asarray(self.values.argmax(self.axis))
+
+
+@dataclass(frozen=True, slots=True)
+class SparseLabels(Labels):
+    """A sparse matrix of distributions: ``values`` are its stored entries, row by row, of these positions and classes.
+
+    ``keep`` is of the positions; what it leaves out is not among the entries. Nothing as large as the matrix is made.
+    """
+
+    positions: HostArray = field(kw_only=True)
+    classes: HostArray = field(kw_only=True)
+    matrix: tuple[int, int] = field(kw_only=True)
+    """The number of positions, and that of classes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The position shape: one distribution each."""
+        return self.matrix[:1]
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        return self.matrix[1]
+
+    def count(self, sample_weight: HostArray | None) -> tuple[HostArray, HostArray]:
+        """Return the sum of the kept entries of each class, or of their weights; and which classes occur."""
+        factors = [self.values]
+        if sample_weight is not None:
+            factors.append(np.broadcast_to(sample_weight, self.shape)[self.positions])
+        return self._count(self.classes, factors, None, sample_weight is not None)
+
+    @property
+    def kept(self) -> HostArray | None:
+        """Which positions are not left out, None where all are in."""
+        return self.keep
+
+    def expected(self, table: HostArray) -> HostArray:
+        """Return sum_c w_c t_c of each distribution."""
+        return np.bincount(self.positions, self.values * table[self.classes], self.matrix[0])
+
+    def largest(self) -> HostArray:
+        """Return the class of each distribution's first largest entry; a stored one is the largest if it is > 0."""
+        result = np.zeros(self.shape, np.int64)
+        # The last that is written stays: the smallest class among a row's largest entries.
+        order = np.lexsort((-self.classes, self.values, self.positions))
+        order = order[self.values[order] > 0]
+        result[self.positions[order]] = self.classes[order]
+        return result
+
+
+def _added(total: HostArray, part: HostArray) -> HostArray:
+    """Return the sum of counts, of which the part's may know more classes."""
+    part[: len(total)] += total
+    return part
 
 
 def read(
@@ -96,6 +177,13 @@ def read(
     axis: int = -1,
 ) -> Labels:
     """Return labels of any kind; ``name`` is the argument's, for errors."""
+    if is_sparse(labels):
+        shape = tuple(labels.shape)
+        if one_hot is None and (len(shape) != 2 or min(shape) == 1):
+            refuse("one_hot", f"be given where `{name}` are a sparse row or column", "None")
+        if one_hot is not False and len(shape) == 2:
+            return _read_sparse(labels, name, mask, ignore_index, axis)
+        labels = labels.toarray()
     values = to_host(labels, name)
     names = None
     if values.dtype.kind in "OSUT":
@@ -112,8 +200,9 @@ def read(
         _check_prefix(_xp, "mask", keep, positions, "b", "bool")
         keep = _spread(keep, positions, class_axis)
     if ignore_index is not None:
+        ignore_index = _integer("ignore_index", ignore_index, "be an int or None")
         if soft or names is not None:
-            refuse("ignore_index", "be None unless the labels are class indices: others have `mask`", ignore_index)
+            _refuse_ignore_index(ignore_index)
         kept = values != ignore_index
         keep = kept if keep is None else keep & kept
     if keep is not None and (soft or kind == "f"):
@@ -123,6 +212,31 @@ def read(
     elif kind == "f":
         values = _whole(values.astype(np.float64), name)
     return Labels(values, keep, names, class_axis)
+
+
+def _read_sparse(matrix: Any, name: str, mask: Any, ignore_index: int | None, axis: int) -> SparseLabels:
+    """Return the distributions along an axis of a sparse matrix."""
+    if not -2 <= axis < 2:
+        refuse("axis", f"be an axis of the labels, whose shape is {tuple(matrix.shape)}", axis)
+    if ignore_index is not None:
+        _refuse_ignore_index(ignore_index)
+    rows = (matrix if axis % 2 else matrix.T).tocsr(copy=True)
+    rows.sum_duplicates()
+    entries = rows.tocoo()
+    positions, classes, values = (to_host(x, name) for x in (entries.row, entries.col, entries.data))
+    values, _ = _plain(values, name)
+    keep = None
+    if mask is not None:
+        keep = to_host(mask, "mask")
+        _check_prefix(_xp, "mask", keep, rows.shape[:1], "b", "bool")
+        keep = np.broadcast_to(keep, rows.shape[:1])
+        positions, classes, values = (x[keep[positions]] for x in (positions, classes, values))
+    if not are_weights(values):
+        first = np.flatnonzero(~((values >= 0) & (values < np.inf)))
+        if first.size:
+            place = (int(positions[first[0]]), int(classes[first[0]]))
+            refuse(name, "be finite and >= 0", values[first[0]], f"at position {place if axis % 2 else place[::-1]}")
+    return SparseLabels(values, keep, None, axis % 2, positions=positions, classes=classes, matrix=rows.shape)
 
 
 def to_host(x: Any, name: str) -> HostArray:
@@ -157,10 +271,15 @@ def outputs_of(x: Any) -> dict[Any, Any] | list[Any] | None:
 
     A list of lists of numbers is one array.
     """
-    if isinstance(x, Mapping):
+    if isinstance(x, Mapping) and not is_sparse(x):
         return None if all(map(_is_scalar, x.values())) else dict(x)
     several = isinstance(x, list | tuple) and x and all(len(getattr(item, "shape", ())) for item in x)
     return list(x) if several else None
+
+
+def is_sparse(x: Any) -> bool:
+    """Whether this is a sparse matrix of SciPy, or in its likeness. One of its kinds is a dict."""
+    return hasattr(x, "tocsr") and hasattr(x, "toarray")
 
 
 def each_output(outputs: dict[Any, Any] | list[Any], function: Callable[[Any, Any], Any]) -> Any:
@@ -203,9 +322,13 @@ def _plain(values: HostArray, name: str) -> tuple[HostArray, str]:
     return (values if values.dtype.kind in "iuf" else values.astype(np.float64)), kind
 
 
+def _refuse_ignore_index(given: int) -> NoReturn:
+    refuse("ignore_index", "be None unless the labels are class indices: others have `mask`", given)
+
+
 def _is_soft(values: HostArray, kind: str, name: str, one_hot: bool | None, axis: int) -> bool:
     """Whether the axis holds distributions: as said, else by the type where the values leave no doubt."""
-    if not -values.ndim <= axis < values.ndim:
+    if not -values.ndim <= _integer("axis", axis, "be an int") < values.ndim:
         refuse("axis", f"be an axis of the labels, whose shape is {values.shape}", axis)
     if one_hot is not None or values.ndim < 2 or values.shape[axis] == 1:
         return bool(one_hot)

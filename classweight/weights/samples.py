@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..call import _check_weights, _refuse_first
-from ..errors import refuse
+from ..errors import calling, refuse
 from ..spec import SoftmaxCrossEntropy, _choice
 from . import labels as _labels
 from .schemes import ClassWeights, class_weights
@@ -130,6 +130,7 @@ def sample_weights(
     return total
 
 
+@calling(targets="labels")
 def sampler_weights(
     labels: Any,
     class_weight: Any = "balanced",
@@ -271,27 +272,28 @@ def _weigh(
     reading: dict[str, Any] = {"mask": mask, "ignore_index": ignore_index, "one_hot": one_hot, "axis": axis}
     labels = _labels.read(targets, "targets", **reading)
     if isinstance(class_weight, str):
-        class_weight = class_weights(targets, class_weight, zero_count="zero", **reading)  # type: ignore[arg-type]
+        class_weight = _by_scheme(targets, class_weight, zero_count="zero", **reading)
     if class_weight is None:
         weights: Vector = np.ones(labels.shape)
     elif labels.axis is not None:
         weights = _of_distributions(labels, class_weight, missing, weighting)
     else:
         weights = _of_labels(labels, class_weight, missing)
-    if labels.keep is not None:
-        keep = labels.keep if labels.axis is None else labels.keep.squeeze(labels.axis)
-        weights = np.where(keep, weights, 0.0)
+    if labels.kept is not None:
+        weights = np.where(labels.kept, weights, 0.0)
     if sample_weight is not None:
         given = labels.sample_weight(sample_weight)
         weights = weights * given.reshape(given.shape + (1,) * (weights.ndim - given.ndim))
     return weights
 
 
+_by_scheme: Any = calling(labels="targets", scheme="class_weight")(class_weights)
+
+
 def _of_distributions(labels: _labels.Labels, class_weight: Any, missing: Any, weighting: str) -> Vector:
     spec = SoftmaxCrossEntropy(class_weight=class_weight, missing_class_weight=missing)
-    distributions = np.moveaxis(labels.values, labels.axis or 0, -1)
-    table = np.array(spec.class_weight_values(distributions.shape[-1]))
-    return np.asarray(table[distributions.argmax(-1)] if weighting == "label" else distributions @ table)
+    table = np.array(spec.class_weight_values(labels.num_classes or 0))
+    return np.asarray(table[labels.largest()]) if weighting == "label" else labels.expected(table)
 
 
 def _of_labels(labels: _labels.Labels, class_weight: Any, missing: Any) -> Vector:

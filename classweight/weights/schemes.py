@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import refuse
-from ..spec import _choice, _number
+from ..spec import _choice, _is_choice, _number
 from . import labels as _labels
 from .counts import ClassCounts, keyed
 
@@ -131,8 +131,8 @@ def class_weights(
         Scale the weights so that their mean over the classes is 1 (they add up to k), their mean over the samples is
         1, or the largest is 1.
     zero_count : "error", "zero", "largest" or float
-        What a class without a sample weighs: 0, as much as the largest weight, or this number, as it is. The scheme
-        and the scale are those of the other classes.
+        What a class without a sample, or whose samples weigh 0 together, weighs: 0, as much as the largest weight, or
+        this number, as it is. The scheme and the scale are those of the other classes.
     power : float, optional
         Of the scheme "power", >= 0; 0.5 where it is not given.
     beta : float, optional
@@ -194,7 +194,7 @@ def _counted(
     labels: Any, counts: Any, num_classes: int | None, class_names: Iterable[str] | None, **reading: Any
 ) -> ClassCounts:
     """Return the counts that were given, or those of the labels."""
-    if counts is None and isinstance(labels, Mapping | ClassCounts):
+    if counts is None and isinstance(labels, Mapping | ClassCounts) and not _labels.is_sparse(labels):
         labels, counts = None, labels
     if counts is None:
         return ClassCounts(num_classes, class_names=class_names).update(labels, **reading)
@@ -228,7 +228,7 @@ class _Rule:
         if scheme == "effective_number":
             expected = "be a number from 0 to 1 (1 excluded)"
             beta = _number("beta", 0.999 if beta is None else beta, expected, lambda b: 0 <= b < 1)
-        if zero_count not in ("error", "zero", "largest"):
+        if not _is_choice(zero_count, "error", "zero", "largest"):
             expected = "be 'error', 'zero', 'largest' or a finite number >= 0"
             zero_count = _number("zero_count", zero_count, expected, lambda w: 0 <= w < np.inf)
         return cls(scheme, power, beta, normalize, zero_count)
@@ -244,7 +244,8 @@ class _Rule:
             expected = (
                 f"hold a sample of each of the {len(counts)} classes, or `zero_count` say what an empty class weighs"
             )
-            refuse(argument, expected + hint, f"none of class {first if names is None else names[first]!r}")
+            weighing = " with a weight > 0" if counts.dtype == np.float64 else ""
+            refuse(argument, expected + hint, f"none of class {first if names is None else names[first]!r}{weighing}")
         n = counts[present].astype(np.float64)
         with np.errstate(all="ignore"):
             weights = self._scale(self._raw(n), n)

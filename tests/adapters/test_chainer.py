@@ -375,7 +375,7 @@ def test_what_chainer_refuses_is_refused_in_one_sentence(name: str, call: Any) -
 @pytest.mark.parametrize("label", [-1, -2, 3])
 def test_labels_that_chainer_wraps_or_clips_are_refused(label: int, double: bool) -> None:
     labels = np.array([0, 1, 2, label])
-    with pytest.raises(IndexError, match=rf"`targets` must be class indices .*; got {label} at position \(3,\)"):
+    with pytest.raises(IndexError, match=rf"`t` must be class indices .*; got {label} at position \(3,\)"):
         cwch.softmax_cross_entropy(Z, labels, ignore_label=255, enable_double_backprop=double)
 
 

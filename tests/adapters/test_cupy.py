@@ -20,6 +20,7 @@ from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from classweight.compute import cuda as kernels
 from classweight.reference import reference
 
+from ..arguments.names import Valid
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, RandomCall, random_call
 from ..refusals import Refusal, Y, Z, assert_refused, each_refusal
 from ..truth import assert_true
@@ -200,6 +201,14 @@ def test_a_bad_call_is_refused(adapter: Any, refusal: Refusal) -> None:
         return adapter.loss(spec, on_device(logits), targets, **arguments, validate=True)
 
     assert_refused(refusal, loss, lambda x: x)
+
+
+@pytest.mark.parametrize("name", ["loss", "loss_and_grad", "loss_parts"])
+@pytest.mark.parametrize("spec", [SoftmaxCrossEntropy(), SigmoidCrossEntropy()], ids=lambda spec: type(spec).__name__)
+def test_errors_say_the_arguments_of_the_call(adapter: Any, name: str, spec: Any) -> None:
+    targets = Y if isinstance(spec, SoftmaxCrossEntropy) else np.eye(3)[Y]
+    call = Valid(getattr(adapter, name), {"spec": spec, "logits": on_device(Z), "targets": targets, "validate": True})
+    assert call.assert_errors_name_arguments(on_device)
 
 
 def test_logits_that_are_not_on_a_device_are_refused(adapter: Any) -> None:

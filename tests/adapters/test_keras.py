@@ -20,7 +20,7 @@ with warnings.catch_warnings():
 
 import classweight.adapters.keras as cwk
 import classweight.adapters.numpy as cwn
-from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
+from classweight import SigmoidCrossEntropy
 
 from ..calls import random_call
 from ..conventions.configurations import batch, binary_batch, upstream
@@ -470,36 +470,3 @@ def test_fit_sample_weight() -> None:
 def test_fit_sample_weight_refuses(arguments: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         cwk.fit_sample_weight(*arguments)
-
-
-@pytest.mark.skipif(BACKEND != "jax", reason="about JAX")
-class TestJax:
-    def test_second_order_in_reverse_mode(self) -> None:
-        import jax
-
-        z, y = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32), np.array([0, 2])
-        spec = SoftmaxCrossEntropy(class_weight=[1, 2, 5], precision="exact", reduction="sum")
-        hessian = jax.jacrev(jax.grad(lambda z: cwk.loss(spec, z, y)))
-        q = np.exp(z.astype(np.float64)) / np.exp(z.astype(np.float64)).sum(1, keepdims=True)
-        blocks = [w * (np.diag(p) - np.outer(p, p)) for w, p in zip([1, 5], q, strict=True)]
-        for found in (hessian(z), jax.jit(hessian)(z)):
-            assert found.dtype == np.float32
-            for i in range(2):
-                np.testing.assert_allclose(found[i, :, i], blocks[i], rtol=1e-6)
-                np.testing.assert_array_equal(found[i, :, 1 - i], 0)
-
-    def test_an_invalid_label_in_a_traced_function_is_nan(self) -> None:
-        import jax
-
-        spec = SoftmaxCrossEntropy(reduction="none")
-        f = jax.jit(lambda z, y: cwk.loss(spec, z, y))
-        assert np.isnan(f(np.zeros((3, 3), np.float32), np.array([0, 3, -1]))).tolist() == [False, True, True]
-        with pytest.raises(IndexError, match="got 3"):
-            jax.jit(lambda z: cwk.loss(spec, z, np.array([0, 3, 1])))(np.zeros((3, 3), np.float32))
-
-    def test_64_bits_are_left_as_they_are(self) -> None:
-        import jax
-
-        before = jax.config.jax_enable_x64
-        cwk.loss(SoftmaxCrossEntropy(precision="exact"), np.zeros((2, 3), np.float32), [0, 1])
-        assert jax.config.jax_enable_x64 == before

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +68,54 @@ def test_a_file_may_hold_all_that_an_option_says(tmp_path: Path, capsys: pytest.
     assert "4 x 3 binary elements, sample_weight, label_smoothing=0.2" in capsys.readouterr().out
 
 
+def piped(command: list[str], given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, "-P", "-m", "classweight", *command], input=given, capture_output=True)
+
+
+@pytest.mark.parametrize("command", [["compare"], ["identify", "--loss", "1.0"]], ids=["compare", "identify"])
+def test_the_batch_may_come_from_standard_input(batch: str, command: list[str]) -> None:
+    name, *options = command
+    there, piped_in = (piped([name, x, *options], Path(batch).read_bytes()) for x in (batch, "-"))
+    assert piped_in.stdout == there.stdout != b""
+    assert piped_in.returncode == there.returncode
+    assert piped_in.stderr == b""
+    nothing = piped([name, "-", *options])
+    assert nothing.returncode == 2
+    assert re.fullmatch(rb"classweight \w+: `batch` must be an .npz file.* in '-'\n", nothing.stderr)
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["compare"], 0),
+        (["compare", "--json"], 0),
+        (["identify", "--loss", "0.12345"], 1),
+        (["--help"], 0),
+        (["compare", "--help"], 0),
+    ],
+    ids=str,
+)
+def test_a_reader_may_leave_early_and_the_status_stays(batch: str, command: list[str], status: int) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    arguments = [batch] if "--help" not in command else []
+    try:
+        run = subprocess.run(
+            [sys.executable, "-P", "-m", "classweight", *command[:1], *arguments, *command[1:]],
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+        )
+    finally:
+        os.close(theirs)
+    assert (run.returncode, run.stderr) == (status, b"")
+
+
 UNUSABLE = {
     "no-file": (None, "that can be read"),
     "text": (b"logits", "be an .npz file"),
     "cut-short": (b"PK\x03\x04", "be an .npz file"),
     "misspelt": ({"logits": Z, "target": T}, "got 'logits', 'target'"),
-    "two-inputs": ({"logits": Z, "probs": Z, "targets": T}, "one of 'logits', 'probs', 'log_probs'"),
+    "two-inputs": ({"logits": Z, "probs": Z, "targets": T}, "one of 'logits', 'log_probs', 'probs'"),
     "objects": ({"logits": np.array([None]), "targets": T}, "hold arrays of numbers"),
     "words": ({"logits": Z, "targets": np.array(["a"] * 4)}, "`targets` must be real numbers"),
     "integers": ({"logits": Z.astype(int), "targets": T}, "`logits` must be floating point"),

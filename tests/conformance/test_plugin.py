@@ -151,12 +151,13 @@ def test_its_tests_stand_beside_the_users_and_modules_are_found_where_pytest_fin
     pytester.makeini("[pytest]\nfilterwarnings = error\npythonpath = src .")
     pytester.makepyfile(test_mine="def test_mine(): pass")
     pytester.makeconftest(
-        "import sys\ndef pytest_unconfigure(): print('heavy:', {'torch', 'mpmath'} & set(sys.modules) or 'none')"
+        "import sys\nheavy = {'torch', 'mpmath', 'numpy', 'classweight.spec'}\n"
+        "def pytest_unconfigure(): print('heavy:', heavy & set(sys.modules) or 'none')"
     )
     options = ("--classweight-backend", "elsewhere:right", "--classweight-framework", "numpy")
     result = run(*options, "-k", "mine or (classweight and own-normal-float64)")
     result.assert_outcomes(passed=2, deselected=result.parseoutcomes()["deselected"])
-    result.stdout.fnmatch_lines(["test_mine.py .*", "classweight .*"])
+    result.stdout.fnmatch_lines(["test_mine.py .*", "classweight .*", "heavy: {*'numpy'*}"])
     quiet = pytester.runpytest_subprocess(*LOADED)
     quiet.assert_outcomes(passed=1)
     quiet.stdout.fnmatch_lines(["heavy: none"])
@@ -167,6 +168,7 @@ def test_its_tests_stand_beside_the_users_and_modules_are_found_where_pytest_fin
     [
         (("losses:right",), "", 4, "ERROR: --classweight-spec must be given for 'losses:right', which is none of *"),
         (("losses:right",), "nowhere.json", 4, "ERROR: --classweight-spec: *nowhere.json*"),
+        (("losses:right",), "/dev/zero", 4, "ERROR: --classweight-spec: /dev/zero is larger than *"),
         (("losses:right",), "losses.py", 4, "ERROR: --classweight-spec losses.py: *"),
         (("losses:right", "--classweight-xfails", "nowhere"), "spec.json", 4, "ERROR: --classweight-xfails: *nowhere*"),
         (("losses:missing",), "spec.json", 2, "--classweight-backend losses:missing: AttributeError: *"),

@@ -60,6 +60,7 @@ def wrong(logits, targets, sample_weight=None):
 def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "toys.py").write_text(TOYS)
     (tmp_path / "spec.json").write_text(json.dumps(SPEC.to_dict()))
+    (tmp_path / "deep.json").write_text("[" * 100_000)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -89,6 +90,34 @@ def test_a_loss_of_ones_own_is_judged_by_its_spec(conformance: Conformance) -> N
     found = statuses(report)
     assert set(found.values()) == {"passed"}
     assert {"own-confident-float32", "own-all-ignored-sample-weight-float64", "own-index-of-C-float32"} <= set(found)
+
+
+@pytest.mark.parametrize("option", ["--spec", "--xfails"])
+def test_a_file_may_come_from_standard_input(option: str, toys: Path) -> None:
+    (toys / "known.txt").write_text("own-*\n")
+    files = {"--spec": "spec.json", "--xfails": "known.txt"}
+    options = [x for name, file in files.items() for x in (name, "-" if name == option else file)]
+    command = ["conformance", "--backend", "toys:wrong", "--case", "own-normal-float32", *options]
+    run = subprocess.run(
+        [sys.executable, "-m", "classweight", *command], input=(toys / files[option]).read_bytes(), capture_output=True
+    )
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert b"1 known failure" in run.stdout
+
+
+def test_a_reader_may_leave_early_and_the_status_stays(toys: Path) -> None:
+    for name, status in {"right": 0, "wrong": 1}.items():
+        ours, theirs = os.pipe()
+        os.close(ours)
+        command = ["conformance", "--backend", f"toys:{name}", "--spec", "spec.json", "--case", "own-normal-*"]
+        run = subprocess.run(
+            [sys.executable, "-m", "classweight", *command, "--json", "report.json"],
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+        )
+        os.close(theirs)
+        assert (run.returncode, run.stderr) == (status, b"")
+        assert json.loads((toys / "report.json").read_text())["backends"]
 
 
 def test_prints_do_not_reach_the_protocol(conformance: Conformance) -> None:
@@ -154,6 +183,10 @@ def test_known_failures_pass_and_an_unexpected_pass_fails(conformance: Conforman
         (("--backend", "toys:right", "--spec", "spec.json", "--framework", "mxnet"), "`framework` must be one of"),
         (("--backend", "numpy", "--case", "no-such-case"), "no case has such a name"),
         (("--xfails", "no-such-file"), "no-such-file"),
+        (("--xfails", "-", "--spec", "-"), "--spec and --xfails must not both be -"),
+        (("--spec", "/dev/zero"), "/dev/zero is larger than the 64 MiB that are read of it"),
+        (("--spec", "toys.py"), "Expecting value"),
+        (("--spec", "deep.json"), "JSON is nested too deeply"),
         (("--json", "no-such-folder/report.json"), "no-such-folder/report.json"),
     ],
 )

@@ -188,6 +188,29 @@ def binary_labels() -> None:
         cwn.loss(conventions.chainer.sigmoid_cross_entropy(), x, t)
 
 
+@shows("chainer-unsigned-binary-labels")
+def unsigned_binary_labels() -> None:
+    x, t = np.array([0.5]), np.array([0], np.uint8)
+    with chainer.using_config("type_check", False):
+        assert native(F.sigmoid_cross_entropy, x, t)[0] == pytest.approx(np.log1p(np.exp(-0.5)) - 255 * 0.5, rel=1e-12)
+        assert native(cwch.sigmoid_cross_entropy, x, t)[0] == pytest.approx(np.log1p(np.exp(0.5)), rel=1e-12)
+
+
+@shows("chainer-unchecked-calls")
+def unchecked_calls() -> None:
+    z, few, integers, more = np.array(Z), np.array([0]), np.array([[2, 0]]), np.array([[0], [1]])
+    with chainer.using_config("type_check", False):
+        assert F.softmax_cross_entropy(z, few).array == pytest.approx(softmax(Z[:1], few)[0], rel=1e-14)
+        assert F.sigmoid_cross_entropy(integers, np.array([[1, 0]])).array == 0  # of log(2) / 2 + log(1 + exp(-2)) / 2
+        assert F.sigmoid_cross_entropy(np.array([0.5]), more, reduce="no").shape == (2, 1)
+        with pytest.raises(ValueError, match=r"^`t` must have the shape of `x`"):
+            cwch.softmax_cross_entropy(z, few)
+        with pytest.raises(TypeError, match=r"^`x` must be floating point; got int64"):
+            cwch.sigmoid_cross_entropy(integers, np.array([[1, 0]]))
+        with pytest.raises(ValueError, match=r"^`t` must be real or bool, of the logits' shape \(1,\)"):
+            cwch.sigmoid_cross_entropy(np.array([0.5]), more)
+
+
 @shows("chainer-average-ignored")
 def average_ignored() -> None:
     labels = np.array([0, -1])

@@ -26,10 +26,13 @@ def test_every_convention_of_the_design_is_there() -> None:
     assert sorted(FUNCTIONS) == [
         "chainer.sigmoid_cross_entropy",
         "chainer.softmax_cross_entropy",
+        "flax.compute_weighted_cross_entropy",
         "keras.binary_crossentropy",
         "keras.categorical_crossentropy",
         "keras.sparse_categorical_crossentropy",
         "onnx.softmax_cross_entropy_loss",
+        "optax.sigmoid_binary_cross_entropy",
+        "optax.softmax_cross_entropy",
         "sklearn.log_loss",
         "tensorflow.v1_softmax_cross_entropy",
         "tensorflow.weight_map",
@@ -75,7 +78,7 @@ def test_ids_are_unique() -> None:
 
 
 def test_no_framework_is_imported() -> None:
-    frameworks = {"torch", "keras", "tensorflow", "chainer", "sklearn", "onnx"}
+    frameworks = {"torch", "keras", "tensorflow", "chainer", "sklearn", "onnx", "jax", "optax", "flax"}
     code = f"import sys, classweight.conventions; print({frameworks!r} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"

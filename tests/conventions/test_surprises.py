@@ -15,7 +15,7 @@ from classweight.adapters import numpy as cwn
 from classweight.reference import reference
 
 torch, keras, tensorflow = conventions.torch, conventions.keras, conventions.tensorflow
-chainer, sklearn, onnx = conventions.chainer, conventions.sklearn, conventions.onnx
+chainer, sklearn, onnx, flax = conventions.chainer, conventions.sklearn, conventions.onnx, conventions.flax
 
 Z = np.array([[2, -1, 0.5], [0, 1, -2], [0.5, 0.5, 3], [-1, 2, 0]])
 T = np.array([0, 1, 2, 1])
@@ -47,6 +47,7 @@ NUMBERS = {
     "1-torch": (0.2039070, torch.cross_entropy(W), T),
     "1-onnx": (0.2039070, onnx.softmax_cross_entropy_loss(W), T),
     "1-sklearn": (0.2039070, sklearn.log_loss(class_weight=W), T),
+    "1-flax": (0.2039070, flax.compute_weighted_cross_entropy(class_weight=W), T),
     "1-v1-mean": (0.2039070, v1(reduction=MEAN, class_weight=W), T),
     "1-keras-mwsw": (0.2039070, sparse(reduction=MWSW, class_weight=W), T),
     "1-chainer": (0.5097674, chainer.softmax_cross_entropy(class_weight=W), T),

@@ -1,4 +1,4 @@
-"""The pages of docs/ that need TensorFlow or Keras."""
+"""The pages of docs/ that need TensorFlow, Keras or JAX."""
 
 from __future__ import annotations
 

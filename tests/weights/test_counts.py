@@ -170,7 +170,7 @@ REFUSALS: dict[str, tuple[str, Any]] = {
         lambda: ClassCounts(2) + ClassCounts().update([5]),
     ),
     "distribution-of-another-length": (
-        "`labels` must have 2 entries, one per class, along axis 1; got shape .2, 3.",
+        "`labels` must have 2 entries, one per class, along axis 1; got 3",
         lambda: ClassCounts(2).update(np.eye(3)[:2]),
     ),
     "version": ("`version` must be 1; got 7", lambda: ClassCounts.from_dict({**ClassCounts().to_dict(), "version": 7})),

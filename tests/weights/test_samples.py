@@ -153,6 +153,16 @@ def test_a_sampler_draws_balanced_classes() -> None:
     assert sampler_weights(y, "max_ratio", [1, 1, 0, 1, 1, 1]).tolist() == [1, 1, 0, 3, 1.5, 1.5]
 
 
+def test_a_sampler_never_draws_a_class_that_weighs_nothing() -> None:
+    labels, s = [0, 0, 1, 2, 2], [1, 1, 1, 0, 0]
+    weights = class_weights(labels, sample_weight=s, zero_count=4.0)
+    assert sampler_weights(labels, weights).tolist() == [0.75, 0.75, 1.5, 4, 4]
+    assert sampler_weights(labels, weights, s).tolist() == [0.75, 0.75, 1.5, 0, 0]
+    # The name of a scheme counts each label once.
+    assert sampler_weights(labels, "max_ratio", s).tolist() == [1, 1, 2, 0, 0]
+    assert sampler_weights(np.eye(3)[labels], "max_ratio", s).tolist() == [1, 1, 2, 0, 0]
+
+
 def test_a_sampler_of_sequences_or_images() -> None:
     maps = np.array([[[0, 0], [2, -1]], [[1, 0], [-1, -1]], [[-1, -1], [-1, -1]]])
     for labels, options in ((maps, {"ignore_index": -1}), (np.maximum(maps, 0), {"mask": maps >= 0})):

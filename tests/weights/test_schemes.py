@@ -101,6 +101,38 @@ def test_a_class_that_weighs_nothing_is_refused_where_scikit_learn_gives_inf() -
     assert list(class_weights(y, sample_weight=s, zero_count="zero")) == [0, 1]
 
 
+# Each way to hand in a class 2 that occurs and weighs nothing.
+WEIGHTLESS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "last": ([0, 0, 1, 1, 2, 2], {"sample_weight": [1, 1, 1, 1, 0, 0]}),
+    "map": ([[0, 0, 1], [1, 2, 2]], {"sample_weight": [[1, 1, 1], [1, 0, 0]]}),
+    "bool-weights": ([0, 0, 1, 1, 2, 2], {"sample_weight": np.array([1, 1, 1, 1, 0, 0], bool)}),
+    "one-hot": (np.eye(3)[[0, 0, 1, 1, 2, 2]], {"sample_weight": [1, 1, 1, 1, 0, 0]}),
+    "one-hot-masked": (np.eye(3)[[0, 0, 1, 1, 2, 2]], {"mask": [True] * 4 + [False] * 2}),
+    "masked-beside": ([0, 0, 1, 1, 2, 2], {"mask": [True] * 5 + [False], "sample_weight": [1, 1, 1, 1, 0, 1]}),
+    "names": (["0", "0", "1", "1", "2", "2"], {"sample_weight": [1, 1, 1, 1, 0, 0]}),
+    "counts": (ClassCounts().update([0, 0, 1, 1]) + ClassCounts().update([2], [0.0]), {}),
+    "mapping": ({0: 2, 1: 2, 2: 0}, {}),
+    "stream": (ClassCounts().update([2, 0, 0], [0, 1, 1]).update([1, 1], [1, 1]), {}),
+}
+
+
+@pytest.mark.parametrize(("labels", "options"), list(WEIGHTLESS.values()), ids=list(WEIGHTLESS))
+def test_a_class_that_occurs_and_weighs_nothing_goes_to_the_policy(labels: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"none of class '?2'?( with a weight > 0)?$"):
+        class_weights(labels, **options)
+    assert class_weights(labels, zero_count="zero", **options).values == (1, 1, 0)
+    assert class_weights(labels, zero_count=0.5, **options).values == (1, 1, 0.5)
+
+
+def test_classes_that_occur_and_weigh_nothing_are_counted_0_wherever_they_stand() -> None:
+    counts = ClassCounts().update([3, 1, 3, 0], [0, 2, 0, 0])
+    assert counts.as_dict() == {0: 0, 1: 2, 2: 0, 3: 0}
+    assert ClassCounts.from_dict(counts.to_dict()) == counts
+    assert (ClassCounts() + counts).as_dict() == counts.as_dict()
+    assert ClassCounts().update(["b", "a"], [0, 1]).as_dict(names=True) == {"a": 1, "b": 0}
+    assert ClassCounts().update([3, 1, 7], [0, 2, 1], mask=[True, True, False]).as_dict() == {0: 0, 1: 2, 2: 0, 3: 0}
+
+
 @pytest.mark.parametrize(("policy", "weight"), [("zero", 0), ("largest", 3), (0.25, 0.25), (7, 7)])
 def test_a_class_without_a_sample_weighs_what_the_policy_says(policy: Any, weight: float) -> None:
     # The others' weights are those of the other classes alone.
