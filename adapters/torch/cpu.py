@@ -17,7 +17,18 @@ from ...compute.cpu import Memory
 from ...errors import refuse
 from ...lowering import inside_of
 from . import threads
-from .arrays import HALF, NOT_INPLACE, TENSORS, composite_gradient, is_once, is_traced, prepared, round_once, xp
+from .arrays import (
+    HALF,
+    NOT_INPLACE,
+    TENSORS,
+    composite_gradient,
+    is_dense,
+    is_once,
+    is_traced,
+    prepared,
+    round_once,
+    xp,
+)
 
 NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 # NumPy asks the system for large pages for arrays of this size, PyTorch does not.
@@ -57,14 +68,14 @@ def is_fused(given: Arguments) -> bool:
 def are_plain(given: Arguments) -> bool:
     """Whether a call is of logits that alone are differentiated, and of plain tensors on their device."""
     z = given.logits
-    if type(z) not in TENSORS or z.dtype not in NAMES or z.layout is not torch.strided:
+    if type(z) not in TENSORS or z.dtype not in NAMES or not is_dense(z):
         return False
     if getattr(given.spec, "inputs", None) != "logits" or torch.autograd.forward_ad._current_level >= 0:
         return False
     differentiable = torch.is_grad_enabled()
     for x in given.tensors():
         if isinstance(x, Tensor):
-            if type(x) not in TENSORS or x.device != z.device or x.layout is not torch.strided or x.is_complex():
+            if type(x) not in TENSORS or x.device != z.device or not is_dense(x) or x.is_complex():
                 return False
             if differentiable and x.requires_grad:
                 return False

@@ -9,7 +9,9 @@ so does everything in a graph that `torch.export` makes, for it must run where t
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import fields
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -34,11 +36,21 @@ _SPECS: dict[str, Any] = {}
 _FIELDS = {kind: [field.name for field in fields(kind)] for kind in (SoftmaxCrossEntropy, SigmoidCrossEntropy)}
 
 
+@lru_cache(maxsize=1)
+def gpu() -> Any:
+    """Return the module of a GPU's kernels, where there is a Triton to compile them."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    from . import gpu
+
+    return gpu
+
+
 def loss(given: Arguments, dtype: torch.dtype | None) -> Tensor | None:
     """Return the loss as an operator of the graph that is traced, None where it must be composed of operations."""
     if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
         return None
-    if not (cpu.are_plain(given) and _has_kernels(given.logits.device.type)):
+    if not (cpu.are_plain(given) and _has_kernels(str(given.logits.device))):
         return None
     z, spec, targets = given.logits, given.spec, given.targets
     key = _key(spec) or _key_of_fields(type(spec).__name__, *[getattr(spec, name) for name in _FIELDS[type(spec)]])
@@ -59,7 +71,10 @@ def loss(given: Arguments, dtype: torch.dtype | None) -> Tensor | None:
 
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
 def _has_kernels(device: str) -> bool:
-    return device == "cpu" and kernels.kernels() is not None
+    if device == "cpu":
+        return kernels.kernels() is not None
+    found = gpu() if device.startswith("cuda") else None
+    return found is not None and found.is_usable(torch.empty(1, device=device))
 
 
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
@@ -98,7 +113,7 @@ def _given(
 def _keeps_gradient(z: Tensor, spec: str) -> bool:
     """Whether the forward makes the gradient: where that is to be rounded before what is upstream is known anyway."""
     found = _SPECS[spec]
-    return found.reduction != "none" and z.dtype is inside_of(xp, found, z.dtype)
+    return z.is_cpu and found.reduction != "none" and z.dtype is inside_of(xp, found, z.dtype)
 
 
 def _loss(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
@@ -111,13 +126,28 @@ def _loss_shapes(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
     *others, dtype, wanted = arguments
     call = prepared(*_given(z, *others)._replace(validate=False))
     value = z.new_empty(call.loss_shape(xp) if call.spec.reduction == "none" else (), dtype=dtype)
-    return value, [torch.empty_like(z)] if wanted and _keeps_gradient(z, others[-2]) else []
+    if not wanted:
+        return value, []
+    if z.is_cuda:
+        return value, gpu().statistics_like(call)
+    return value, [torch.empty_like(z)] if _keeps_gradient(z, others[-2]) else []
 
 
 def _gradient(upstream: Tensor, kept: list[Tensor], z: Tensor, *arguments: Any) -> Tensor:
     gradient = cpu.memory_like(z)
     cpu.evaluate(z, _given(None, *arguments), upstream.dtype, gradient, upstream)
     return gradient
+
+
+def _loss_on_device(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
+    *others, dtype, wanted = arguments
+    value, _, statistics = gpu().evaluate(prepared(*_given(z, *others)), dtype)
+    return value, list(statistics) if wanted else []
+
+
+def _gradient_on_device(upstream: Tensor, kept: list[Tensor], *arguments: Any) -> Tensor:
+    call = prepared(*_given(*arguments)._replace(validate=False))
+    return gpu().gradient(call, tuple(kept), upstream)  # type: ignore[no-any-return]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor]]) -> None:
@@ -134,7 +164,7 @@ def _differentiate(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor | None, .
     z, key = arguments[0], ctx.others[0]
     if not is_once(upstream):
         gradient = composite_gradient(prepared(*_given(*arguments)._replace(validate=False)), upstream)
-    elif kept and _keeps_gradient(z, key):
+    elif _keeps_gradient(z, key):
         gradient = torch.where(kept[0] == 0, 0.0, kept[0] * upstream).to(z.dtype)
     else:
         gradient = torch.ops.classweight.gradient(upstream, kept, *arguments)
@@ -159,16 +189,20 @@ def _one_by_one(operator: Any) -> Any:
     return rule
 
 
-if IS_SUPPORTED:
-    _LIBRARY = torch.library.Library("classweight", "DEF")
-    _LIBRARY.define(
-        f"loss({_GIVEN}, ScalarType dtype, bool wanted) -> (Tensor, Tensor[])", tags=torch.Tag.pt2_compliant_tag
-    )
-    _LIBRARY.define(f"gradient(Tensor upstream, Tensor[] kept, {_GIVEN}) -> Tensor", tags=torch.Tag.pt2_compliant_tag)
-    _LIBRARY.impl("loss", _loss, "CPU")
-    _LIBRARY.impl("gradient", _gradient, "CPU")
-    torch.library.register_fake("classweight::loss", _loss_shapes, lib=_LIBRARY)
-    torch.library.register_fake("classweight::gradient", lambda u, k, z, *_: torch.empty_like(z), lib=_LIBRARY)
-    torch.library.register_autograd("classweight::loss", _differentiate, setup_context=_keep, lib=_LIBRARY)
-    torch.library.register_vmap("classweight::loss", _one_by_one(torch.ops.classweight.loss), lib=_LIBRARY)
-    torch.library.register_vmap("classweight::gradient", _one_by_one(torch.ops.classweight.gradient), lib=_LIBRARY)
+def _define() -> torch.library.Library:
+    library, operators = torch.library.Library("classweight", "DEF"), torch.ops.classweight
+    tag = torch.Tag.pt2_compliant_tag
+    library.define(f"loss({_GIVEN}, ScalarType dtype, bool wanted) -> (Tensor, Tensor[])", tags=tag)
+    library.define(f"gradient(Tensor upstream, Tensor[] kept, {_GIVEN}) -> Tensor", tags=tag)
+    for device, loss, gradient in (("CPU", _loss, _gradient), ("CUDA", _loss_on_device, _gradient_on_device)):
+        library.impl("loss", loss, device)
+        library.impl("gradient", gradient, device)
+    torch.library.register_fake("classweight::loss", _loss_shapes, lib=library)
+    torch.library.register_fake("classweight::gradient", lambda u, k, z, *_: torch.empty_like(z), lib=library)
+    torch.library.register_autograd("classweight::loss", _differentiate, setup_context=_keep, lib=library)
+    for name in ("loss", "gradient"):
+        torch.library.register_vmap(f"classweight::{name}", _one_by_one(getattr(operators, name)), lib=library)
+    return library
+
+
+_LIBRARY = _define() if IS_SUPPORTED else None
