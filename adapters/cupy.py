@@ -101,7 +101,7 @@ def _rows(xp: ArrayFunctions, call: Call, c: Any, scale: Array | None) -> tuple[
     """Return the weighted row losses and, with a scale, the gradient: fused, or by the array functions."""
     index_targets = isinstance(c, SoftmaxCoefficients) and c.index is not None and call.spec.inputs == "logits"
     known = call.logits.dtype.name in TYPES and call.logits.size
-    return (_fused if index_targets and known else closed_form.block_by_block)(xp, call, c, scale)
+    return (_fused if index_targets and known else closed_form.of_arrays)(xp, call, c, scale)
 
 
 @lru_cache

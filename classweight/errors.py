@@ -16,11 +16,16 @@ class TargetIndexError(ValueError, IndexError):
     """A class index outside ``[0, C)``: a ValueError for us, an IndexError for callers used to native losses."""
 
 
-class _Names(threading.local):  # not a context variable, of which torch.compile makes no graph
+class _Names(threading.local):
     current: Mapping[str, str] = {}
 
 
 _names = _Names()
+
+
+def is_traced() -> bool:
+    """Return whether a call becomes part of a graph that has no side effects; PyTorch's adapter puts its own here."""
+    return False
 
 
 def calling(**names: str) -> Callable[[Function], Function]:
@@ -38,6 +43,8 @@ def calling(**names: str) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
         def named(*args: Any, **kwargs: Any) -> Any:
+            if is_traced():
+                return function(*args, **kwargs)
             before = _names.current
             # What that function calls something, the one that called it may have another name for.
             said = {ours: before.get(theirs, theirs) for ours, theirs in names.items()} if before else names

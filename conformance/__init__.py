@@ -6,7 +6,7 @@ holds a loss of one's own against a spec in a test, `assert_parity` losses of se
 
 from typing import TYPE_CHECKING
 
-from .. import lazy as _lazy
+from classweight import lazy as _lazy
 
 if TYPE_CHECKING:
     from .assertions import assert_conforms

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,8 +16,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from classweight.streams import read_json
+
 from .floats import FORMATS, pack, round_once, unpack
 
+# The types of the protocol, and the bytes of each.
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8} | {
+    "bool": 1,
+    "int8": 1,
+    "uint8": 1,
+    "int32": 4,
+    "int64": 8,
+}
+MOST_AXES = 32
+# No expected number is longer; an exponent of nine digits would be a number of as many.
+DECIMAL = re.compile(r"[+-]?\d{1,60}(\.\d{1,60})?(e[+-]\d{1,4})?|[+-]?inf|nan")
 VECTORS = Path(str(resources.files(__package__) / "vectors"))
 
 
@@ -51,10 +66,27 @@ class TypedArray:
 
     @classmethod
     def from_json(cls, array: Mapping[str, Any]) -> TypedArray:
-        """Read either form."""
-        dtype, shape, data = array["dtype"], tuple(array["shape"]), array["data"]
-        if isinstance(data, str):
-            return cls(dtype, unpack(base64.b64decode(data), dtype, shape))
+        """Read either form.
+
+        Raises
+        ------
+        ValueError
+            What is no array: an unknown type, a shape that is none, or data of another length than that of the shape.
+        """
+        if not isinstance(array, Mapping) or not array.keys() >= {"dtype", "shape", "data"}:
+            raise ValueError("what has no dtype, shape and data")
+        dtype, shape, data = array["dtype"], array["shape"], array["data"]
+        if not isinstance(dtype, str) or dtype not in BYTES:
+            raise ValueError(f"the type {dtype!r:.80}")
+        if not isinstance(shape, list) or len(shape) > MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"the shape {shape!r:.80}")
+        shape, size = tuple(shape), math.prod(shape)
+        content = base64.b64decode(data, validate=True) if isinstance(data, str) else data
+        bytes_each = BYTES[dtype] if isinstance(data, str) else 1
+        if not isinstance(content, bytes | list) or len(content) != size * bytes_each:
+            raise ValueError(f"other data than {dtype} of shape {shape!s:.80} has")
+        if isinstance(content, bytes):
+            return cls(dtype, unpack(content, dtype, shape))
         if dtype in FORMATS:
             return cls(dtype, np.array([float.fromhex(x) for x in data], np.float64).reshape(shape))
         return cls(dtype, np.array(data, np.bool_ if dtype == "bool" else np.int64).reshape(shape))
@@ -79,8 +111,11 @@ class Exact:
 
     @classmethod
     def from_json(cls, expected: Mapping[str, Any]) -> Exact:
-        """Read decimals of any length."""
+        """Read decimals of up to 60 digits before and after the point, and exponents of up to four."""
         shape = tuple(expected["shape"])
+        for decimal in (*expected["values"], *(expected.get("magnitude") or ())):
+            if not DECIMAL.fullmatch(decimal):
+                raise ValueError(f"{decimal!r:.80} is no decimal")
         hi = np.array([float(x) for x in expected["values"]], np.float64).reshape(shape)
         rest = [float(Fraction(x) - Fraction(float(x))) if np.isfinite(float(x)) else 0.0 for x in expected["values"]]
         magnitude = expected.get("magnitude")
@@ -195,7 +230,7 @@ def brief(spec: Any) -> dict[str, Any]:
 def load(folder: Path = VECTORS) -> Iterator[Case]:
     """Yield the cases of every clause."""
     for path in sorted(folder.glob("*.json")):
-        yield from map(Case.from_json, json.loads(path.read_text())["cases"])
+        yield from map(Case.from_json, read_json(path)["cases"])
 
 
 def dump(clause: str, cases: Iterable[Mapping[str, Any]]) -> str:

@@ -53,8 +53,9 @@ class _Suite:
     """What the options ask for, and the workers of a session."""
 
     def __init__(self, config: pytest.Config) -> None:
-        from ..spec import from_dict
-        from ..streams import parse_json
+        from classweight.spec import from_dict
+        from classweight.streams import parse_json
+
         from .backends import known
         from .runner import KnownFailures
 
@@ -97,7 +98,7 @@ class _Suite:
 
 
 def _read(file: str, option: str) -> str:
-    from ..streams import read
+    from classweight.streams import read
 
     try:
         return read(Path(file)).decode()

@@ -16,8 +16,7 @@ from typing import IO, Any
 from classweight import from_dict
 
 from .backends import Backend, NotRun, make_backend
-
-PROTOCOL = 1
+from .replies import PROTOCOL
 
 
 def answer(backend: Backend, request: Mapping[str, Any]) -> dict[str, Any]:

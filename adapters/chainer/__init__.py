@@ -127,7 +127,7 @@ def softmax_cross_entropy(
         labels = _labels(x, t, loose=enable_double_backprop)
         if enable_double_backprop and class_weight is not None:
             wide = np.result_type(x.dtype, class_weight.dtype)
-            if reduce == "no" or (x.dtype, wide) == (np.float16, np.float32):  # else Chainer returns the type of x
+            if reduce == "no" or (x.dtype == np.float16 and wide == np.float32):  # else Chainer returns the type of x
                 x = _cast(x, wide)
         value = loss(spec, x, labels, class_weight=class_weight)
         return value if reduce == "mean" else value.reshape(t.shape)

@@ -68,7 +68,8 @@ def loss(
 ) -> Tensor:
     """Return the weighted cross-entropy that ``spec`` describes, on tensors of the backend.
 
-    Parameters and result are those of the backend's own adapter. On JAX float64 is used inside whatever
+    Parameters and result are those of the backend's own adapter, whose graphs say which value is bad as that does: in
+    ``fit`` on TensorFlow on the CPU, not where XLA compiles. On JAX float64 is used inside whatever
     ``jax_enable_x64`` says.
 
     Examples

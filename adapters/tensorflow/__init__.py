@@ -3,8 +3,8 @@
 The loss of logits has a gradient in closed form, which XLA compiles: of large calls in a graph, and outside of one from
 the third call of the same shapes on. All else - probabilities, gradients of the gradient or to soft targets and weights
 - is a composite of TensorFlow's own operations. Tapes of any order, jacobians, tangents and vectorised maps go through
-either. In a graph or on an accelerator values are not looked at, for that would force a synchronisation: a bad row is
-NaN there, and ``validate=True`` buys the error.
+either. On an accelerator or under XLA values are not looked at, for that would force a synchronisation: a bad row is
+NaN there, and ``validate=True`` buys the error. A graph on the CPU looks once its loss is NaN.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ def loss(
     class_weight : Tensor, optional
         May be watched, as may ``sample_weight`` and targets that are distributions.
     validate : bool, optional
-        Look at the values. Default: on the CPU outside a graph. In a graph True looks when it runs, on the host, and
-        raises ``tf.errors.InvalidArgumentError`` with the same sentence; XLA compiles no such look.
+        Look at the values. Default: on the CPU; what XLA compiles does not. A graph looks when it runs, and raises
+        ``tf.errors.InvalidArgumentError``. By default it does so where its loss is NaN, with an assertion that says the
+        argument, what was expected, what came and where; losses of single elements show their own NaN. True looks
+        before, on the host, whatever the device, with the eager sentence; XLA compiles no such look.
 
     Returns
     -------

@@ -98,13 +98,11 @@ def _loss(call: Call, dtype: Any) -> Array:
 def _explain(call: Call) -> Any:
     """Assert that nothing is bad of what a graph does not look at. Only numbers are spelled out: XLA has no strings."""
     weights = call.class_weight if isinstance(call.class_weight, tuple) else (call.class_weight,)
-    looked_at = [("class_weight", x) for x in weights] + [("sample_weight", call.sample_weight)]
+    given = [*(("class_weight", x) for x in weights), ("sample_weight", call.sample_weight)]
+    given = [(name, tf.cast(x, tf.float64)) for name, x in given if x is not None]
+    suspects = [(name, x, FINITE, infinite(x)) for name, x in given]
     targets = tf.cast(call.targets, tf.int64 if call.hard else tf.float64)
-    suspects = [("targets", targets, *bad_targets(xp, call.spec, targets, call.mask, call.shape, call.axis))]
-    for name, x in looked_at:
-        if x is not None:
-            x = tf.cast(x, tf.float64)
-            suspects.insert(-1, (name, x, FINITE, infinite(x)))
+    suspects.append(("targets", targets, *bad_targets(xp, call.spec, targets, call.mask, call.shape, call.axis)))
     return tf.group(*(_assert_none(*suspect) for suspect in suspects))
 
 

@@ -13,6 +13,7 @@ from . import route  # isort: skip  (first: it words the error of a missing torc
 import torch
 from torch import Tensor
 
+from ... import errors
 from ...conventions import torch as conventions
 from ...errors import calling, refuse
 from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 Spec = SoftmaxCrossEntropy | SigmoidCrossEntropy
+errors.is_traced = torch.compiler.is_compiling
 
 
 def loss(

@@ -40,6 +40,8 @@ BLOCK, FEW_LOGITS = 1 << 15, 3 << 14
 MODERATE = 2.0**-30, 2.0**30
 # Above it a denominator has a reciprocal, as below the inverse of this.
 TINY = 1e-300
+# Of a kernel's arrays - targets, weights, what is valid, ... - those that are not float64.
+AS_THEY_ARE = 0, 2
 # Elements of a binary loss whose weights are summed at a time.
 SLICE = 1 << 18
 TARGETS = {"int64", "int32", "int8", "uint8", "float16", "bfloat16", "float32", "float64"}
@@ -56,9 +58,14 @@ class Memory(NamedTuple):
 
 
 def memory_of(x: np.ndarray[Any, Any]) -> Memory:
-    """Return an array's memory."""
+    """Return an array's memory, or a copy's where a kernel could not read it: bytes swapped, or numbers not aligned."""
+    x = _readable_array(x)
     size = x.itemsize
     return Memory(address_of(x), x.shape, tuple([n // size for n in x.strides]), _name(x.dtype), x)
+
+
+def _readable_array(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return x if x.flags.aligned and x.dtype.isnative else x.astype(x.dtype.newbyteorder("="))
 
 
 def address_of(x: np.ndarray[Any, Any]) -> int:
@@ -148,11 +155,12 @@ def loss_and_grad(call: Call, upstream: Any = None, *, gradient: bool = True) ->
         return closed_form.loss_and_grad(host, call, upstream, gradient=gradient)
     if upstream is not None:
         upstream = closed_form.scale_of(host, call, upstream)
-    memory, slopes = _readable(call, z), np.empty(z.shape, z.dtype) if gradient else None
+    memory, dtype = _readable(call, z), z.dtype.newbyteorder("=")
+    slopes = np.empty(z.shape, dtype) if gradient else None
     value = evaluate(call, memory, None if slopes is None else memory_of(slopes), upstream, threads.of_numpy())
     if isinstance(value, np.ndarray) and value.dtype != np.float64:
-        return value.view(z.dtype).reshape(call.loss_shape(host)), slopes
-    return closed_form.round_once(host, np.asarray(value), z.dtype).reshape(
+        return value.view(dtype).reshape(call.loss_shape(host)), slopes
+    return closed_form.round_once(host, np.asarray(value), dtype).reshape(
         call.loss_shape(host) if each(call) else ()
     ), slopes
 
@@ -171,9 +179,9 @@ def loss_parts(call: Call) -> tuple[Any, Any]:
 
 def _readable(call: Call, z: np.ndarray[Any, Any]) -> Memory:
     memory = memory_of(z)
-    if z.flags.aligned and z.dtype.isnative and axes_of(call).strides(memory.shape, memory.strides) is not None:
+    if axes_of(call).strides(memory.shape, memory.strides) is not None:
         return memory
-    return memory_of(np.ascontiguousarray(z, z.dtype.newbyteorder("=")))
+    return memory_of(np.ascontiguousarray(memory.owner))
 
 
 def parts(call: Call, z: Memory, team: threads.Team) -> tuple[np.float64, np.float64]:
@@ -301,11 +309,13 @@ def _run(
         else:
             factor = float(upstream)
     arrays = [targets, weight, lowered.valid, each_factor, column, row]
+    arrays = [None if x is None else _readable_array(x) for x in arrays]
     apart = g is not None and g.address == z.address
     layouts = [None if x is None else (x.shape, x.strides, x.dtype) for x in arrays]
     plan = _plan(axes_of(call), name, wide, z[1:4], g and g[1:4], apart, *layouts)
     for i in plan.spread:  # memory in which a group of axes has no single stride, or of a type that kernels do not read
-        arrays[i] = np.ascontiguousarray(np.broadcast_to(arrays[i], call.shape), np.float64)
+        broadcast = np.broadcast_to(arrays[i], call.shape)
+        arrays[i] = np.ascontiguousarray(broadcast, None if i in AS_THEY_ARE else np.float64)
     places: list[int] = [z.address, *plan.strides[0], g.address if g else 0, *plan.strides[1]]
     for x, strides in zip(arrays, plan.strides[2:], strict=True):
         places += [0 if x is None else address_of(x), *strides]
@@ -347,7 +357,7 @@ def _targets(call: Call) -> np.ndarray[Any, Any]:
     targets = call.targets
     if targets.dtype == np.bool_:
         targets = targets.view(np.uint8)
-    if _name(targets.dtype) not in TARGETS or not (targets.flags.aligned and targets.dtype.isnative):
+    if _name(targets.dtype) not in TARGETS:
         targets = targets.astype(np.int64 if call.hard else np.float64)
     return np.expand_dims(targets, call.axis) if call.hard else targets
 
@@ -392,7 +402,7 @@ def _plan(axes: Axes, name: str, wide: bool, z: Any, g: Any, apart: bool, target
         if layout is not None:
             shape, steps, dtype = layout
             found = axes.strides(shape, tuple([step // dtype.itemsize for step in steps]))
-            if found is None or (i not in (0, 2) and dtype != np.float64):
+            if found is None or (i not in AS_THEY_ARE and dtype != np.float64):
                 spread.append(i)
                 found = axes.strides(axes.shape, tuple(np.empty(axes.shape, np.bool_).strides))
         strides.append(found)
@@ -433,6 +443,7 @@ class Repeated:
         self.call = replace(call, logits=z._replace(owner=None), targets=None, class_weight=None)
         self.by_class = getattr(f, "by_target", None)
         self.by_target = 0 if self.by_class is None else address_of(self.by_class)
+        self.weights = lowered.w if call.hard else None  # before smoothing
         self.buffers: list[tuple[Array, int]] = []
         self.looks, self.factor = call.spec.ignore_index is not None if call.hard else False, 0.0 if g is None else 1.0
         arrays = (targets, None, None, None, self.column, self.row)
@@ -466,7 +477,7 @@ class Repeated:
         ``z``, ``g`` and ``y`` are addresses of logits, gradient and targets; ``w`` are weights instead of the call's.
         """
         by_target, plan, k = self.by_target if w is None else address_of(w), self.plan, kernels()
-        w = self.by_class if w is None else w
+        w = self.weights if w is None else w
         if self.looks and np.minimum.reduce(targets, None) < 0:
             return None
         try:

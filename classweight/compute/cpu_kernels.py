@@ -31,6 +31,7 @@ from numba.extending import intrinsic, overload
 FAST = {"reassoc", "contract", "nsz"}
 TILE = 128  # rows of few classes
 PIECE = 1024  # elements of a binary loss
+VECTORS = 64  # elements, a multiple of what a loop takes at a time
 CHUNK = 2048  # classes that are added up in the logits' own type
 
 # Half types come as their bits: unsigned for float16, signed for bfloat16.
@@ -1067,11 +1068,10 @@ def _elements(x, t, pos, neg, ups, up, keep, spread, by_label, shrunk, g, losses
     _alone()
     total, bad = 0.0, np.int32(0)
     zero, half, one, nan = _as(0.0, keep), _as(0.5, keep), _as(1.0, keep), _as(np.nan, keep)
-    for c in range(n):
+    # Whole vectors alone: what is left over is compiled apart, and its last bits can be others.
+    for c in range((n + VECTORS - 1) // VECTORS * VECTORS):
         z, t_c, w_pos, w_neg = _read(x, c, keep), _read(t, c, keep), _read(pos, c, keep), _read(neg, c, keep)
-        good = (t_c >= zero) & (t_c < np.inf)
-        bad = max(bad, np.int32(0 if good else 1))
-        t_c = t_c if good else nan
+        t_c = t_c if (t_c >= zero) & (t_c < np.inf) else nan
         of_label = w_pos if t_c > half else w_neg
         w_pos, w_neg = of_label if by_label else w_pos, of_label if by_label else w_neg
         p, m = w_pos * (keep * t_c + spread), w_neg * (keep * (one - t_c) + spread)
@@ -1090,7 +1090,10 @@ def _elements(x, t, pos, neg, ups, up, keep, spread, by_label, shrunk, g, losses
         _put(losses, c, loss)
         factor = up * _read(ups, c, keep)
         _put(g, c, zero if (slope == 0) | (factor == 0) else slope * factor)
-        total += np.float64(loss)
+    for c in range(n):
+        total += np.float64(_get(losses, c, keep))
+        t_c = _read(t, c, keep)
+        bad = max(bad, np.int32(0 if (t_c >= zero) & (t_c < np.inf) else 1))
     return total, bad != 0
 
 
@@ -1111,14 +1114,15 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
     shrunk, keep, spread, up = _as(shrunk_64, like), _as(d[KEEP], like), _as(d[SPREAD], like), _as(d[UPSTREAM], like)
     rows = max(1, PIECE // n)
     size = min(n, PIECE) if rows == 1 else rows * n
-    x, t, g, losses, ups = _new(size, like), _new(size, like), _new(size, like), _new(size, like), _new(size, like)
-    pos, neg, kept = _new(size, like), _new(size, like), _new(size, np.int8(0))
+    room = size + VECTORS
+    x, t, g, losses, ups = _new(room, like), _new(room, like), _new(room, like), _new(room, like), _new(room, like)
+    pos, neg, kept = _new(room, like), _new(room, like), _new(size, np.int8(0))
     narrow, rest = shrunk_64 > 2.0**-65, q[OPTIONS] & REST != 0
     # Weights that all rows share are made once.
     of_rows = q[COLUMN_OUTER] | q[COLUMN_INNER] | q[ROW_OUTER] | q[ROW_INNER]
     fixed = q[SHARE] == 0 and q[VALID] == 0 and of_rows == 0 and not rest
     length = n * rows if fixed else 0
-    all_pos, all_neg = _new(length, like), _new(length, like)
+    all_pos, all_neg = _new(length + VECTORS, like), _new(length + VECTORS, like)
     for c in range(length):
         w_pos, w_neg = d[ALPHA] * _weight(q, POSITIVE, 0, 0, c % n), d[ALPHA] * _weight(q, NEGATIVE, 0, 0, c % n)
         fixed = fixed and (not narrow or (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)))
@@ -1171,18 +1175,33 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
                 if fixed:
                     used_pos, used_neg = _shifted(all_pos, start), _shifted(all_neg, start)
                 by_label = q[OPTIONS] & BY_LABEL != 0
-                xs, ts, gs = x, t, g
-                if flat:
-                    xs, ts = _at(q[Z], n, 0, first, 0, like), _at(q[T], n, 0, first, 0, like)
-                    xs, ts = _shifted(xs, start), _shifted(ts, start)
-                    if wanted:
-                        gs = _shifted(_at(q[G], n, 0, first, 0, like), start)
-                part, bad = _elements(
-                    xs, ts, used_pos, used_neg, ups, up, keep, spread, by_label, shrunk, gs, losses, count * width
-                )
-                total += part
-                if bad:
-                    _fetch_add(counters, BAD)
+                # Whole vectors where they lie, then what is left over, of memory with room for a whole one.
+                n_all, done = count * width, 0
+                zs, given = _at(q[Z], n, 0, first, 0, like), _at(q[T], n, 0, first, 0, like)
+                while done < n_all:
+                    m = n_all // VECTORS * VECTORS if done == 0 and n_all >= VECTORS else n_all - done
+                    xs, ts, gs = _shifted(x, done), _shifted(t, done), _shifted(g, done)
+                    apart = flat and m % VECTORS == 0
+                    if apart:
+                        xs, ts = _shifted(zs, start), _shifted(given, start)
+                        if wanted:
+                            gs = _shifted(_at(q[G], n, 0, first, 0, like), start)
+                    elif flat:
+                        for c in range(m):
+                            _put(xs, c, _read(zs, start + done + c, like))
+                            _put(ts, c, _read(given, start + done + c, like))
+                    part, bad = _elements(
+                        xs, ts, _shifted(used_pos, done), _shifted(used_neg, done), _shifted(ups, done), up,
+                        keep, spread, by_label, shrunk, gs, _shifted(losses, done), m
+                    )  # fmt: skip
+                    if flat and not apart and wanted:
+                        to = _shifted(_at(q[G], n, 0, first, 0, like), start)
+                        for c in range(m):
+                            _put(to, done + c, _get(gs, c, like))
+                    total += part
+                    done += m
+                    if bad:
+                        _fetch_add(counters, BAD)
                 for j in range(count):
                     r, at = first + j, j * width
                     o, i = r // inner, r % inner

@@ -8,14 +8,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import importlib
+import shutil
 import subprocess
+import sys
 import threading
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 SHIM = r"""
 #include <barrier>
@@ -92,3 +96,22 @@ def emulated_cupy(folder: Path) -> types.ModuleType:
     module.__dict__.update({name: getattr(np, name) for name in np.__all__ if hasattr(np, name)})
     module.__dict__.update(ndarray=Array, RawModule=type("RawModule", (RawModule,), {"folder": folder}))
     return module
+
+
+@contextlib.contextmanager
+def emulated_adapter(folder: Path) -> Iterator[Any]:
+    """Yield the adapter over an emulated CuPy, where there is a compiler."""
+    if shutil.which("c++") is None:
+        pytest.skip("no C++ compiler")
+    name = "classweight.adapters.cupy"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", emulated_cupy(folder))
+        patch.delitem(sys.modules, name, raising=False)
+        with np.errstate(all="ignore"):
+            yield importlib.import_module(name)
+        patch.delitem(sys.modules, name)
+
+
+def on_device(x: Any) -> Any:
+    """Return an array of the emulated device."""
+    return np.asarray(x).view(Array)

@@ -24,7 +24,7 @@ from ..arguments.names import Valid
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, RandomCall, random_call
 from ..refusals import Refusal, Y, Z, assert_refused, each_refusal
 from ..truth import assert_true
-from .emulated_cuda import Array, emulated_cupy
+from .emulated_cuda import emulated_adapter, on_device
 
 
 def nvrtc() -> Any:
@@ -64,20 +64,8 @@ def test_the_kernels_compile(dtype: str, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Yield the adapter over an emulated CuPy."""
-    if shutil.which("c++") is None:
-        pytest.skip("no C++ compiler")
-    name = "classweight.adapters.cupy"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "cupy", emulated_cupy(tmp_path_factory.mktemp("cuda")))
-        patch.delitem(sys.modules, name, raising=False)
-        with np.errstate(all="ignore"):
-            yield importlib.import_module(name)
-        patch.delitem(sys.modules, name)
-
-
-def on_device(x: Any) -> Any:
-    return np.asarray(x).view(Array)
+    with emulated_adapter(tmp_path_factory.mktemp("cuda")) as adapter:
+        yield adapter
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -137,7 +125,7 @@ def index_call(lanes: int, smoothing: float = 0.0) -> tuple[Any, Any, Any, Any]:
 def test_kernels_agree_with_numpy(
     adapter: Any, lanes: int, dtype: Any, smoothing: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter.closed_form, "block_by_block", None)  # the kernels, and nothing else
+    monkeypatch.setattr(adapter.closed_form, "of_arrays", None)  # the kernels, and nothing else
     spec, z, labels, above = index_call(lanes, smoothing)
     z = z.astype(dtype)
     z[0] = np.nan  # ignored

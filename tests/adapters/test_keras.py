@@ -237,7 +237,7 @@ def test_labels_that_are_none_are_refused(labels: Any) -> None:
     loss = cwk.SparseCategoricalCrossentropy(from_logits=True)
     assert named("keras-silent-labels")
     assert named("keras-float-labels")
-    with pytest.raises((ValueError, TypeError), match="`targets` must be"):
+    with pytest.raises((ValueError, TypeError), match="`y_true` must be"):
         loss(labels, np.zeros((2, 3), np.float32))
 
 
@@ -460,8 +460,8 @@ def test_fit_sample_weight() -> None:
     ("arguments", "match"),
     [
         (([[1, 0], [0, 1]], [2, 3]), "`one_hot` must be given"),
-        (([0, 2], [2, 3]), r"`targets` must be class indices from 0 to 1, or `ignore_index`; got 2 at position \(1,\)"),
-        (([0, -1], [2, 3]), "`targets` must be class indices from 0 to 1, or `ignore_index`; got -1"),
+        (([0, 2], [2, 3]), r"`y` must be class indices from 0 to 1, or `ignore_index`; got 2 at position \(1,\)"),
+        (([0, -1], [2, 3]), "`y` must be class indices from 0 to 1, or `ignore_index`; got -1"),
         (([0, 1], [2, 3], [1, 2, 3]), r"`sample_weight` must be a scalar or have a shape that is a prefix of \(2,\)"),
         (([0, 1], [2, np.inf]), "`class_weight` must be a finite number"),
         (([0, 1], {0: np.nan}), "`class_weight` must map each class to a finite number"),

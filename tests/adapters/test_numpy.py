@@ -168,7 +168,7 @@ def test_inputs_are_left_as_they_were() -> None:
 
 @pytest.mark.parametrize("upstream", [np.ones(3), np.ones((4, 3)), 2.0])
 def test_an_upstream_gradient_has_the_shape_of_the_loss(upstream: Any) -> None:
-    with pytest.raises(ValueError, match=r"`upstream` must have the loss's shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"`upstream` must be real numbers of the loss's shape \(4,\)"):
         cwn.loss_and_grad(SoftmaxCrossEntropy(reduction="none"), Z, Y, upstream=upstream)
 
 

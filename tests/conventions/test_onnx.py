@@ -84,7 +84,7 @@ def log_of_softmax() -> None:
 def invalid_weights() -> None:
     logits, labels = np.array([[2.0, -1, 0.5], [0, 1, 2]]), np.array([0, 1])
     assert np.isnan(native(logits, labels, np.array([np.nan, 3, 1])))
-    with pytest.raises(ValueError, match="`class_weight` must be a finite number"):
+    with pytest.raises(ValueError, match="`weights` must be a finite number"):
         conventions.onnx.softmax_cross_entropy_loss([np.nan, 3, 1])
 
 

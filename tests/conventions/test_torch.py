@@ -197,7 +197,7 @@ def nll_channels_last() -> None:
 def invalid_weights() -> None:
     for bad in (np.nan, np.inf):
         torch_rows([[2.0, -1, 0.5]], [1], weight=np.array([1, 1, bad]))
-        with pytest.raises(ValueError, match="`class_weight` must be a finite number"):
+        with pytest.raises(ValueError, match="`weight` must be a finite number"):
             conventions.torch.cross_entropy([1, 1, bad])
 
 

@@ -447,7 +447,7 @@ def test_constructors_are_the_native_ones(name: str) -> None:
 
 
 def test_modules_refuse_what_only_we_refuse() -> None:
-    with pytest.raises(ValueError, match="`class_weight` must be finite"):
+    with pytest.raises(ValueError, match="`weight` must be finite"):
         cwt.CrossEntropyLoss(weight=torch.tensor([1.0, -INF]))(tensor(1, 2), torch.tensor([0]))
 
 

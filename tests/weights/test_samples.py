@@ -216,7 +216,7 @@ REFUSALS: dict[str, tuple[str, Any]] = {
         r"`sample_weight` must be a scalar or have a shape that is a prefix of \(2,\); got \(2, 1\)",
         lambda: sample_weights([0, 1], WEIGHTS, [[1], [2]]),
     ),
-    "scheme": ("`scheme` must be one of", lambda: sample_weights([0, 1], "equal")),
+    "scheme": ("`class_weight` must be one of", lambda: sample_weights([0, 1], "equal")),
     "weighting": ("`weighting` must be one of 'label', 'expected'", lambda: sample_weights([0], [1], weighting="term")),
     "combine": ("`combine` must be one of None, 'product', 'sum'", lambda: sample_weights(Y, EACH, combine="mean")),
     "combine-one": (
