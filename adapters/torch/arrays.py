@@ -47,14 +47,14 @@ class TorchArrays:
         if not isinstance(x, Tensor):
             try:
                 if isinstance(x, int | float):  # Dynamo follows no dtype of NumPy's, and a copy would synchronise
-                    return torch.full((), x, dtype=torch.float64 if isinstance(x, float) else None, device=like.device)
-                return torch.tensor(np.array(x, np.asarray(x).dtype.newbyteorder("="), order="C"), device=like.device)
+                    x = torch.full((), x, dtype=torch.float64 if isinstance(x, float) else None, device=like.device)
+                else:
+                    x = torch.tensor(np.array(x, np.asarray(x).dtype.newbyteorder("="), order="C"), device=like.device)
             except (TypeError, ValueError, RuntimeError, OverflowError):
                 refuse(name, "be a tensor or numbers in a regular shape", type(x).__name__, error=TypeError)
-        if x.layout is not torch.strided:
-            refuse(name, "be a dense tensor", x.layout, error=TypeError)
+        _check_dense(name, x)
         if x.device == like.device:
-            return x
+            return _beside(x, like)
         if x.ndim:
             refuse(name, f"be on the logits' device {like.device}", x.device)
         return x.to(like.device, non_blocking=True)
