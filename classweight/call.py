@@ -6,6 +6,7 @@ same everywhere and nothing is computed from arguments that do not fit.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ _INFINITY: dict[Any, tuple[Any, int]] = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Call:
     """The arguments of one call as native arrays that fit each other.
 
@@ -164,8 +165,8 @@ def prepare(
         if sample_weight is not None:
             _check_finite("sample_weight", xp.to_numpy(sample_weight))
     call = Call(spec, logits, targets, sample_weight, weights, mask, denominator, check_values, shape, axis)
-    if check_values:
-        call.none_ignored = (_is_none_ignored if targets_later else check_targets)(xp, call)
+    if check_values and (_is_none_ignored if targets_later else check_targets)(xp, call):
+        return dataclasses.replace(call, none_ignored=True)
     return call
 
 
@@ -315,7 +316,7 @@ def infinite(values: Array) -> Array:
 
 
 def _ignored(spec: Any) -> int | None:
-    return spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label  # type: ignore[no-any-return]
+    return spec.ignore_index if isinstance(spec, SoftmaxCrossEntropy) else spec.ignore_label
 
 
 def _is_none_ignored(xp: Arrays, call: Call) -> bool:

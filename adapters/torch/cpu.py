@@ -209,6 +209,8 @@ def evaluate(
             return round_once(torch.tensor(value, dtype=torch.float64), dtype)
         return torch.from_numpy(np.array(value, NAMES[dtype]))
     losses = torch.from_numpy(value)
+    if not losses.numel():  # whose strides are 0
+        return torch.empty(losses.shape, dtype=dtype)
     return losses.view(dtype) if losses.dtype is not torch.float64 else round_once(losses, dtype)
 
 

@@ -44,7 +44,8 @@ TINY = 1e-300
 AS_THEY_ARE = 0, 2
 # Elements of a binary loss whose weights are summed at a time.
 SLICE = 1 << 18
-TARGETS = {"int64", "int32", "int8", "uint8", "float16", "bfloat16", "float32", "float64"}
+# Targets that kernels read as they are; each type is compiled apart, and indices are few.
+INDICES, DISTRIBUTIONS = {"int64"}, {"uint8", "float16", "bfloat16", "float32", "float64"}
 
 
 class Memory(NamedTuple):
@@ -261,9 +262,9 @@ def _slices(call: Call) -> list[Call]:
         shape = (rows.stop - start, *call.shape[1:])
         pair = call.class_weight and tuple(part(w, rows) if w.ndim == len(shape) else w for w in call.class_weight)
         logits = call.logits._replace(shape=shape) if isinstance(call.logits, Memory) else call.logits[rows]
-        others = (part(x, rows) for x in (call.targets, call.sample_weight))
-        mask, denominator = part(call.mask, rows), call.denominator
-        found.append(Call(call.spec, logits, *others, pair, mask, denominator, call.checked, shape, call.axis))
+        targets, s, mask = (part(x, rows) for x in (call.targets, call.sample_weight, call.mask))
+        cut = {"logits": logits, "targets": targets, "sample_weight": s, "class_weight": pair, "mask": mask}
+        found.append(replace(call, shape=shape, none_ignored=False, **cut))
     return found
 
 
@@ -319,7 +320,8 @@ def _run(
     places: list[int] = [z.address, *plan.strides[0], g.address if g else 0, *plan.strides[1]]
     for x, strides in zip(arrays, plan.strides[2:], strict=True):
         places += [0 if x is None else address_of(x), *strides]
-    sums, arguments = np.zeros(plan.blocks), np.empty(plan.format.size // 8, np.int64)
+    sums = np.zeros(plan.blocks)
+    arguments: Any = np.empty(plan.format.size // 8, np.int64)
     options |= plan.options
     whole = (
         address_of(by_target) if by_target is not None else 0,
@@ -357,7 +359,7 @@ def _targets(call: Call) -> np.ndarray[Any, Any]:
     targets = call.targets
     if targets.dtype == np.bool_:
         targets = targets.view(np.uint8)
-    if _name(targets.dtype) not in TARGETS:
+    if _name(targets.dtype) not in (INDICES if call.hard else DISTRIBUTIONS):
         targets = targets.astype(np.int64 if call.hard else np.float64)
     return np.expand_dims(targets, call.axis) if call.hard else targets
 
@@ -398,7 +400,7 @@ def _plan(axes: Axes, name: str, wide: bool, z: Any, g: Any, apart: bool, target
     strides: list[Any] = [axes.strides(*z[:2]), [0, 0, 0] if g is None else axes.strides(*g[:2])]
     spread = []
     for i, layout in enumerate((targets, *others)):
-        found = [0, 0, 0]
+        found: Any = [0, 0, 0]
         if layout is not None:
             shape, steps, dtype = layout
             found = axes.strides(shape, tuple([step // dtype.itemsize for step in steps]))
@@ -443,7 +445,7 @@ class Repeated:
         self.call = replace(call, logits=z._replace(owner=None), targets=None, class_weight=None)
         self.by_class = getattr(f, "by_target", None)
         self.by_target = 0 if self.by_class is None else address_of(self.by_class)
-        self.weights = lowered.w if call.hard else None  # before smoothing
+        self.weights: Any = getattr(lowered, "w", None) if call.hard else None  # before smoothing
         self.buffers: list[tuple[Array, int]] = []
         self.looks, self.factor = call.spec.ignore_index is not None if call.hard else False, 0.0 if g is None else 1.0
         arrays = (targets, None, None, None, self.column, self.row)
@@ -461,7 +463,11 @@ class Repeated:
         if call.sample_weight is not None or call.mask is not None or call.denominator is not None or not call.checked:
             return False
         spec, ignored = call.spec, call.spec.ignore_index if call.hard else getattr(call.spec, "ignore_label", None)
-        if not math.prod(call.shape) or each(call) or _name(call.targets.dtype) not in TARGETS:
+        if (
+            not math.prod(call.shape)
+            or each(call)
+            or _name(call.targets.dtype) not in (INDICES if call.hard else DISTRIBUTIONS)
+        ):
             return False
         if (
             not call.hard

@@ -236,7 +236,7 @@ def _to_half(x: Any) -> Any:
     bits = np.int64(_bits(x)) & 0xFFFFFFFF
     shifted = (bits << 1) & 0xFFFFFFFF
     base = (abs(x) * np.float32(2.0**112)) * np.float32(2.0**-110)
-    bias = max(shifted & 0xFF000000, 0x71000000)
+    bias: Any = max(shifted & 0xFF000000, 0x71000000)
     rounded = np.int64(_bits(_bits(np.int32((bias >> 1) + 0x07800000)) + base))
     magnitude = ((rounded >> 13) & 0x7C00) + (rounded & 0x0FFF)
     return np.uint16(((bits >> 16) & 0x8000) | (0x7E00 if shifted > 0xFF000000 else magnitude))
@@ -1233,8 +1233,14 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
 
 # -- Compiled ----------------------------------------------------------------------------------------------------------
 
-_LIKE = {"float16": np.uint16(0), "bfloat16": np.int16(0), "float32": _F32, "float64": _F64, "uint8": np.uint8(0)}
-_LIKE |= {"int8": np.int8(0), "int32": _I32, "int64": _I64}
+_LIKE = {
+    "float16": np.uint16(0),
+    "bfloat16": np.int16(0),
+    "float32": _F32,
+    "float64": _F64,
+    "uint8": np.uint8(0),
+    "int64": _I64,
+}
 
 
 @lru_cache(maxsize=256)

@@ -15,7 +15,7 @@ SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 class Team(NamedTuple):
     """A number of threads, and what lets each of them call a kernel with the same arguments."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of this name
     launch: Callable[[Any, int, int], None]
 
 

@@ -48,6 +48,7 @@ def compute_weighted_cross_entropy(
     >>> compute_weighted_cross_entropy(0.25, 2)
     SoftmaxCrossEntropy(weighting='label', label_smoothing=0.5, zero_denominator='nan', axis=-1)
     """
+    label_smoothing = SoftmaxCrossEntropy(label_smoothing=label_smoothing).label_smoothing  # a number from 0 to 1
     if label_smoothing:
         if num_classes is None or num_classes < 2:
             refuse("num_classes", "be at least 2 where there is label_smoothing", num_classes)
