@@ -1,4 +1,4 @@
-"""PyTorch: `torch.compile` keeps the kernels, as operators of its graphs; what they do not compute is composed there."""
+"""PyTorch: `torch.compile` keeps the kernels as operators of its graphs; what they do not compute is composed there."""
 
 from __future__ import annotations
 
