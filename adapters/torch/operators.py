@@ -54,10 +54,13 @@ def loss(given: Arguments, dtype: torch.dtype | None) -> Tensor | None:
         return None
     z, spec, targets = given.logits, given.spec, given.targets
     key = _key(spec) or _key_of_fields(type(spec).__name__, *[getattr(spec, name) for name in _FIELDS[type(spec)]])
-    pair = given.class_weight if isinstance(spec, SigmoidCrossEntropy) else None
-    weights = (given.class_weight, None) if pair is None else tuple(pair)
+    w = given.class_weight
+    if isinstance(spec, SoftmaxCrossEntropy) or w is None:
+        w = (w, None)
+    elif not isinstance(w, tuple | list) or len(w) != 2:  # it is refused there
+        return None
     others: list[Any] = []
-    for x in (given.sample_weight, *weights, given.mask, given.denominator):
+    for x in (given.sample_weight, *w, given.mask, given.denominator):
         if isinstance(x, int | float) and not isinstance(x, bool):
             x = xp.asarray(x, z, "")
         if not (x is None or isinstance(x, Tensor)):
