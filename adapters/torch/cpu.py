@@ -90,6 +90,13 @@ def loss(given: Arguments, dtype: torch.dtype, inplace: bool = False) -> Tensor:
     return evaluate(z, given, dtype, None)
 
 
+def denominator(given: Arguments) -> float:
+    """Return the denominator of a call that `is_fused`, 1 if it has none."""
+    spec, z, validate, *others = given
+    call = cpu.prepare(spec, _memory(z), *map(_on_host, others), check_values=validate is not False)
+    return cpu.denominator(call)
+
+
 class Fused(torch.autograd.Function):
     """The loss of one call.
 
@@ -153,7 +160,12 @@ def _key(z: Tensor, given: Arguments, gradient: Tensor | None) -> Any:
     spec, _, _, targets, sample_weight, w, mask, denominator = given
     if sample_weight is not None or mask is not None or denominator is not None:
         return None
-    if type(targets) is not Tensor or z.dtype in HALF or (gradient is not None and gradient.data_ptr() == z.data_ptr()):
+    if (
+        type(targets) is not Tensor
+        or z.dtype in HALF
+        or targets.dtype in HALF
+        or (gradient is not None and gradient.data_ptr() == z.data_ptr())
+    ):
         return None
     if w is not None:  # a factor of an index's row alone, or part of what is kept
         if not (type(w) is Tensor and w.dtype in NAMES and w.dtype not in HALF) or targets.ndim == z.ndim:

@@ -26,6 +26,9 @@ def loss(given: Arguments, inplace: bool = False) -> Tensor:
 
 def loss_parts(given: Arguments) -> tuple[Tensor, Tensor]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
+    if cpu.is_fused(given):  # PyTorch's own sums depend on its threads
+        numerator = _value(given._replace(spec=_summed(given.spec)), torch.float64)
+        return numerator, numerator.new_full((), cpu.denominator(given))
     with mode_of((given.logits, *given.tensors())):
         call = given.call()
         denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype))

@@ -234,6 +234,12 @@ def evaluate(call: Call, z: Memory, g: Memory | None, upstream: Array | float | 
     )
 
 
+def denominator(call: Call) -> float:
+    """Return what a mean divides by, 1 if there is none."""
+    found = _lowered(call)[1]
+    return 1.0 if found is None else float(found)
+
+
 def _lowered(call: Call) -> tuple[Any, Any]:
     """Return what coefficients are made of, and the denominator."""
     dtype = call.targets.dtype if host.kind(call.targets) == "f" else host.wide

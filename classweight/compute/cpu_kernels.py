@@ -805,9 +805,10 @@ def _tile_index_losses(tops, shifts, targets, others, owns, slopes, losses, at_y
         other, own = _get(others, j, _F64) * shrunk, _get(owns, j, _F64) * shrunk
         other = other if abs(top) < np.inf else np.nan  # no softmax
         total = other + own
-        near = _log1p(other / own if shift == 0 else other)
+        small = (shift == 0) & (top != 0)  # nothing was subtracted, and so nothing is to be added
+        near = _log1p(other / own if small else other)
         far = _log(total) + (top - target) if total == total else np.nan
-        _put(losses, j, near if shift == 0 or target == top else far)
+        _put(losses, j, near if small or target == top else far)
         scale = _get(slopes, j, _F64) / total
         _put(slopes, j, scale * shrunk)
         _put(at_y, j, -other * scale)

@@ -190,25 +190,6 @@ def run(code: str, **variables: str) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_computes_losses_and_so_does_its_parent() -> None:
-    code = """
-def child():
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            status = 0 if both() == expected and both() == expected else 2
-            if status == 0 and os.environ.pop("AGAIN", None):
-                status = child()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-print(child(), both() == expected)
-"""
-    assert run(code, AGAIN="1") == "0 True\n"
-
-
 def test_workers_of_a_data_loader_compute_losses() -> None:
     code = """
 from torch.utils.data import DataLoader, Dataset
@@ -222,20 +203,6 @@ if __name__ == "__main__":
         print(sum(DataLoader(Losses(), batch_size=None, num_workers=2, multiprocessing_context="fork")))
 """
     assert run(code) == ("15\n" if hasattr(os, "fork") else "")
-
-
-def test_losses_are_computed_while_the_interpreter_shuts_down() -> None:
-    code = """
-atexit.register(lambda: print(both() == expected))
-def forever():
-    while True:
-        both()
-for _ in range(3):
-    threading.Thread(target=forever, daemon=True).start()
-time.sleep(0.2)
-"""
-    for _ in range(3):
-        assert run(code) == "True\n"
 
 
 def test_a_first_loss_may_come_from_an_exit_handler() -> None:
