@@ -13,7 +13,7 @@ float64. Where the host has not checked the values, a bad row's coefficients are
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -107,8 +107,12 @@ def inside_of(xp: Arrays, spec: Any, dtype: Any) -> Any:
 
 @lru_cache(maxsize=64)
 def summed(spec: Any) -> Any:
-    """Return the spec of the sum over positions."""
-    return replace(spec, reduction="sum")
+    """Return the spec of the sum over positions; not validated again, for Dynamo cannot trace that."""
+    found = object.__new__(type(spec))
+    for field in fields(spec):
+        object.__setattr__(found, field.name, getattr(spec, field.name))
+    object.__setattr__(found, "reduction", "sum")
+    return found
 
 
 def divided(xp: Arrays, c: Any) -> Any:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
 
@@ -82,26 +83,35 @@ class NumPy:
 
 
 class Torch:
-    """PyTorch; the variant ``composite`` is the path that takes over where a weight requires a gradient too."""
+    """PyTorch; the variant ``composite`` is the path that takes over where a weight requires a gradient too.
+
+    A graph that is ``compiled``, and a GPU (``cuda``), look at values where they are told to alone: they are told so,
+    or values are looked at eagerly before. Graphs are those that `torch.compile` traces, run by PyTorch's own kernels:
+    inductor would compile each of hundreds of specs for seconds.
+    """
 
     framework: ClassVar[str] = "torch"
-    variants: ClassVar[tuple[str, ...]] = ("", "composite")
+    variants: ClassVar[tuple[str, ...]] = ("", "composite", "compiled", "cuda", "cuda:compiled")
 
     def __init__(self, variant: str) -> None:
         adapter = _adapter("torch")
         import torch
 
         self.torch, self.composite = torch, variant == "composite"
+        self.device = "cuda" if variant.startswith("cuda") else "cpu"
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ImportError("the backend torch:cuda needs a GPU that PyTorch can use")
         self.loss: Callable[..., Any] = adapter.loss
+        self.graph = lru_cache(maxsize=32)(self._graph) if variant.endswith("compiled") else None
 
     def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
         native = getattr(self.torch, dtype)
         # frombuffer takes no empty buffer.
         flat = self.torch.frombuffer(bytearray(data), dtype=native) if data else self.torch.empty(0, dtype=native)
-        return flat.reshape(shape)
+        return flat.reshape(shape).to(self.device)
 
     def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
-        x = x.detach().contiguous()
+        x = x.detach().cpu().contiguous()
         return x.reshape(-1).view(self.torch.uint8).numpy().tobytes(), str(x.dtype).partition(".")[2], tuple(x.shape)
 
     def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
@@ -111,11 +121,21 @@ class Torch:
             if not isinstance(weight, self.torch.Tensor) or not weight.is_floating_point():
                 weight = self.torch.as_tensor(weight, dtype=self.torch.float64)
             arguments = {**arguments, "sample_weight": weight.requires_grad_()}
-        loss = self.loss(spec, logits, targets, **arguments)
+        if self.device == "cuda":
+            arguments = {"validate": True, **arguments}
+        function = self.loss
+        if self.graph is not None:
+            self.loss(spec, logits, targets, **arguments)
+            function, arguments = self.graph(spec), {**arguments, "validate": False}
+        loss = function(spec, logits, targets, **arguments)
         (gradient,) = self.torch.autograd.grad(
             loss, logits, self.torch.ones_like(loss) if upstream is None else upstream
         )
         return loss, gradient
+
+    def _graph(self, spec: Any) -> Callable[..., Any]:
+        self.torch._dynamo.reset()  # each spec is a graph of its own, and Dynamo stops after a few of one function
+        return self.torch.compile(self.loss, fullgraph=True, backend="aot_eager")  # type: ignore[no-any-return]
 
 
 class Chainer(NumPy):
@@ -266,10 +286,21 @@ GLUES: dict[str, type[Glue]] = {glue.framework: glue for glue in (NumPy, Torch, 
 
 
 def available() -> list[str]:
-    """Return every backend that can be imported here, each variant of a framework by itself."""
-    # CuPy can be imported where there is no device, so it is asked for by name.
-    found = [name for name in GLUES if importlib.util.find_spec(name) and name != "cupy"]
-    return [f"{name}:{variant}" if variant else name for name in found for variant in GLUES[name].variants]
+    """Return every backend that can run here, each variant of a framework by itself.
+
+    What compiles each case for longer than it computes, ``torch:compiled``, is asked for by name.
+    """
+    named = [name for name in known() if not name.endswith(":compiled")]
+    found = [name for name in named if importlib.util.find_spec(name.partition(":")[0])]
+    return [name for name in found if not ("cuda" in name or name == "cupy") or _has_gpu(name.partition(":")[0])]
+
+
+def _has_gpu(framework: str) -> bool:
+    """Whether a framework has a GPU of NVIDIA's; it is imported only where a driver shows."""
+    if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):
+        return False
+    module = importlib.import_module(framework)
+    return bool(module.cuda.is_available() if framework == "torch" else module.is_available())
 
 
 @dataclass(frozen=True, slots=True)

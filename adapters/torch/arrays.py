@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import lru_cache, wraps
 from typing import Any
 
@@ -16,6 +17,7 @@ try:
 except ImportError as cause:
     missing_framework("torch", "torch", cause)
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from ...call import Call, prepare
 from ...compute import composite
@@ -45,14 +47,14 @@ class TorchArrays:
         if not isinstance(x, Tensor):
             try:
                 if isinstance(x, int | float):  # Dynamo follows no dtype of NumPy's, and a copy would synchronise
-                    return torch.full((), x, dtype=torch.float64 if isinstance(x, float) else None, device=like.device)
-                return torch.tensor(np.array(x, np.asarray(x).dtype.newbyteorder("="), order="C"), device=like.device)
+                    x = torch.full((), x, dtype=torch.float64 if isinstance(x, float) else None, device=like.device)
+                else:
+                    x = torch.tensor(np.array(x, np.asarray(x).dtype.newbyteorder("="), order="C"), device=like.device)
             except (TypeError, ValueError, RuntimeError, OverflowError):
                 refuse(name, "be a tensor or numbers in a regular shape", type(x).__name__, error=TypeError)
-        if x.layout is not torch.strided:
-            refuse(name, "be a dense tensor", x.layout, error=TypeError)
+        _check_dense(name, x)
         if x.device == like.device:
-            return x
+            return _beside(x, like)
         if x.ndim:
             refuse(name, f"be on the logits' device {like.device}", x.device)
         return x.to(like.device, non_blocking=True)
@@ -69,13 +71,14 @@ class TorchArrays:
         return x.to(dtype)
 
     def weights(self, spec: Any, num_classes: int, like: Tensor) -> Any:
-        return _weights(spec, num_classes, like.device)
+        weights = _weights(spec, num_classes, like.device)
+        return tuple(_beside(w, like) for w in weights) if isinstance(weights, tuple) else _beside(weights, like)
 
     def broadcast_to(self, x: Tensor, like: Tensor) -> Tensor:
         return x.expand_as(like)
 
     def ones(self, shape: tuple[Any, ...], like: Tensor) -> Tensor:
-        return torch.ones(shape, dtype=self.wide, device=like.device)
+        return _beside(torch.ones(shape, dtype=self.wide, device=like.device), like)
 
     def sum(self, x: Tensor, axis: int | None = None) -> Tensor:
         return x.sum() if axis is None else x.sum(axis, keepdim=True)
@@ -87,7 +90,7 @@ class TorchArrays:
         return x.argmax(axis, keepdim=True)
 
     def positions(self, n: int, axis: int, like: Tensor) -> Tensor:
-        return torch.arange(n, device=like.device).reshape(class_shape(n, axis, like.ndim))
+        return _beside(torch.arange(n, device=like.device).reshape(class_shape(n, axis, like.ndim)), like)
 
     def take(self, values: Tensor, index: Tensor) -> Tensor:
         return values[index]
@@ -100,6 +103,27 @@ class TorchArrays:
 
     def eps(self, x: Tensor) -> float:
         return torch.finfo(x.dtype).eps
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether a tensor has strides."""
+    return x.layout is torch.strided and not x.is_nested
+
+
+def _check_dense(name: str, x: Tensor) -> None:
+    if not is_dense(x):
+        got = "a nested tensor" if x.is_nested else x.layout
+        refuse(name, "be a dense tensor", got, error=TypeError)
+
+
+def _beside(x: Tensor, like: Tensor) -> Tensor:
+    """Return a tensor as one that operations take beside ``like``: a distributed tensor takes no plain one."""
+    mesh = None if type(like) in TENSORS or type(x) not in TENSORS else getattr(like, "device_mesh", None)
+    if mesh is None:
+        return x
+    from torch.distributed.tensor import DTensor, Replicate
+
+    return DTensor.from_local(x, mesh, [Replicate()] * mesh.ndim, run_check=False)
 
 
 xp: Arrays = TorchArrays()  # type: ignore[assignment]  # torch's functions name their arguments otherwise
@@ -135,15 +159,23 @@ def is_traced() -> bool:
     )
 
 
+def mode_of(tensors: Iterable[Any]) -> Any:
+    """Return what fake tensors are to be computed in: beside a number they are not taken outside of their mode."""
+    return next((x.fake_mode for x in tensors if isinstance(x, FakeTensor)), nullcontext())
+
+
 def prepared(spec: Any, logits: Any, validate: bool | None, targets: Any, *others: Any) -> Call:
     """Return the checked call; values are looked at where that costs no synchronisation."""
     if not isinstance(logits, Tensor):
         refuse("logits", "be a tensor", type(logits).__name__, error=TypeError)
-    if logits.layout is not torch.strided:
-        refuse("logits", "be a dense tensor", logits.layout, error=TypeError)
+    _check_dense("logits", logits)
     if validate is None:
-        validate = logits.device.type == "cpu" and not is_traced()
+        validate = logits.device.type == "cpu" and not is_traced() and _is_plain((logits, targets, *others))
     return prepare(xp, spec, logits, targets, *others, check_values=validate)
+
+
+def _is_plain(x: Any) -> bool:
+    return all(map(_is_plain, x)) if isinstance(x, tuple | list) else not isinstance(x, Tensor) or type(x) in TENSORS
 
 
 def composite_loss(call: Call, dtype: torch.dtype) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import math
 from typing import Any, NamedTuple
@@ -16,7 +17,18 @@ from ...compute.cpu import Memory
 from ...errors import refuse
 from ...lowering import inside_of
 from . import threads
-from .arrays import HALF, NOT_INPLACE, TENSORS, composite_gradient, is_once, is_traced, prepared, round_once, xp
+from .arrays import (
+    HALF,
+    NOT_INPLACE,
+    TENSORS,
+    composite_gradient,
+    is_dense,
+    is_once,
+    is_traced,
+    prepared,
+    round_once,
+    xp,
+)
 
 NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 # NumPy asks the system for large pages for arrays of this size, PyTorch does not.
@@ -48,25 +60,26 @@ class Arguments(NamedTuple):
 
 def is_fused(given: Arguments) -> bool:
     """Whether the kernels compute a call: logits alone are differentiated, once, and all is plain memory of the CPU."""
+    if is_traced() or not are_plain(given) or not given.logits.is_cpu or given.logits.is_neg():
+        return False
+    return cpu.kernels() is not None and not any(x.is_neg() for x in given.tensors() if isinstance(x, Tensor))
+
+
+def are_plain(given: Arguments) -> bool:
+    """Whether a call is of logits that alone are differentiated, and of plain tensors on their device."""
     z = given.logits
-    if is_traced() or type(z) not in TENSORS or not z.is_cpu or z.dtype not in NAMES or not _is_plain(z):
+    if type(z) not in TENSORS or z.dtype not in NAMES or not is_dense(z):
         return False
-    if getattr(given.spec, "inputs", None) != "logits" or cpu.kernels() is None:
-        return False
-    if torch.autograd.forward_ad._current_level >= 0:
+    if getattr(given.spec, "inputs", None) != "logits" or torch.autograd.forward_ad._current_level >= 0:
         return False
     differentiable = torch.is_grad_enabled()
     for x in given.tensors():
         if isinstance(x, Tensor):
-            if type(x) not in TENSORS or not x.is_cpu or x.is_complex() or not _is_plain(x):
+            if type(x) not in TENSORS or x.device != z.device or not is_dense(x) or x.is_complex():
                 return False
             if differentiable and x.requires_grad:
                 return False
     return True
-
-
-def _is_plain(x: Tensor) -> bool:
-    return x.layout is torch.strided and not x.is_neg()
 
 
 def loss(given: Arguments, dtype: torch.dtype, inplace: bool = False) -> Tensor:
@@ -74,7 +87,7 @@ def loss(given: Arguments, dtype: torch.dtype, inplace: bool = False) -> Tensor:
     z, given = given.logits, given._replace(logits=None)
     if torch.is_grad_enabled() and z.requires_grad:
         return Fused.apply(z, given, dtype, inplace)  # type: ignore[no-any-return, no-untyped-call]
-    return _evaluate(z, given, dtype, None)
+    return evaluate(z, given, dtype, None)
 
 
 def denominator(given: Arguments) -> float:
@@ -97,7 +110,7 @@ class Fused(torch.autograd.Function):
         kept = None
         if given.spec.reduction != "none":
             kept = z.detach() if inplace else memory_like(z)
-        value = _evaluate(z, given, dtype, kept)
+        value = evaluate(z, given, dtype, kept)
         # What autograd saves it also lets go; nothing else may hold the batch.
         arguments = given.tensors()
         tensors = [x if isinstance(x, Tensor) else None for x in arguments]
@@ -128,7 +141,7 @@ class Fused(torch.autograd.Function):
         if not once:
             return composite_gradient(given.call(), upstream), None, None, None
         gradient = memory_like(z) if kept is None else kept
-        _evaluate(z, given, upstream.dtype, gradient, upstream)
+        evaluate(z, given, upstream.dtype, gradient, upstream)
         return gradient, None, None, None
 
 
@@ -144,8 +157,8 @@ _repeated: dict[Any, cpu.Repeated] = {}
 
 def _key(z: Tensor, given: Arguments, gradient: Tensor | None) -> Any:
     """Return what calls have in common that can be repeated, None for other calls."""
-    spec, _, validate, targets, sample_weight, w, mask, denominator = given
-    if sample_weight is not None or mask is not None or denominator is not None or validate is False:
+    spec, _, _, targets, sample_weight, w, mask, denominator = given
+    if sample_weight is not None or mask is not None or denominator is not None:
         return None
     if (
         type(targets) is not Tensor
@@ -164,7 +177,7 @@ def _key(z: Tensor, given: Arguments, gradient: Tensor | None) -> Any:
 
 
 @np.errstate(all="ignore")
-def _evaluate(
+def evaluate(
     z: Tensor, given: Arguments, dtype: torch.dtype, gradient: Tensor | None, upstream: Tensor | None = None
 ) -> Tensor:
     """Return the loss in ``dtype``; ``gradient``, if there is one, becomes its gradient times ``upstream``."""
@@ -186,7 +199,7 @@ def _evaluate(
     written = None if gradient is None else _memory(gradient)
     if written is not None and cpu.axes_of(call).strides(written.shape, written.strides) is None:
         apart = torch.empty(z.shape, dtype=z.dtype)
-        value = _evaluate(z, given, dtype, apart, upstream)
+        value = evaluate(z, given, dtype, apart, upstream)
         gradient.copy_(apart)  # type: ignore[union-attr]
         return value
     factor: Any = None
@@ -197,10 +210,12 @@ def _evaluate(
     value = cpu.evaluate(call, memory, written, factor, threads.team())
     if written is not None and written.address == memory.address and z.numel():
         torch.autograd.graph.increment_version(z)
-    if key is not None and known is None and cpu.Repeated.fits(call) and memory.owner is z:
-        if len(_repeated) >= MOST_REPEATED:
-            _repeated.clear()
-        _repeated[key] = cpu.Repeated(call, memory, written)
+    if key is not None and known is None and memory.owner is z:
+        call = dataclasses.replace(call, checked=True)  # what a check refuses is left to this function
+        if cpu.Repeated.fits(call):
+            if len(_repeated) >= MOST_REPEATED:
+                _repeated.clear()
+            _repeated[key] = cpu.Repeated(call, memory, written)
     if isinstance(value, float):
         if dtype in HALF:
             return round_once(torch.tensor(value, dtype=torch.float64), dtype)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-from functools import lru_cache
 from typing import Any
 
-from .arrays import composite_loss, is_traced, kept, xp  # isort: skip  (it words a missing torch)
+from .arrays import composite_loss, is_traced, kept, mode_of, xp  # isort: skip  (it words a missing torch)
 
 import torch
 from torch import Tensor
@@ -14,7 +12,7 @@ from torch import Tensor
 from ...call import Call
 from ...errors import refuse
 from ...lowering import denominator_of, inside_of, summed
-from . import cpu
+from . import cpu, operators
 from .arrays import TENSORS
 from .cpu import Arguments
 
@@ -31,8 +29,9 @@ def loss_parts(given: Arguments) -> tuple[Tensor, Tensor]:
     if cpu.is_fused(given):  # PyTorch's own sums depend on its threads
         numerator = _value(given._replace(spec=_summed(given.spec)), torch.float64)
         return numerator, numerator.new_full((), cpu.denominator(given))
-    call = given.call()
-    denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype))
+    with mode_of((given.logits, *given.tensors())):
+        call = given.call()
+        denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype))
     numerator = _value(given._replace(spec=_summed(call.spec), validate=False), torch.float64)
     if not isinstance(denominator, Tensor):  # made on the device: a copy to it would synchronise
         denominator = numerator.new_full((), 1.0 if denominator is None else denominator)
@@ -43,11 +42,20 @@ _summed = kept(summed.__wrapped__)
 
 
 def _value(given: Arguments, dtype: torch.dtype | None, inplace: bool = False) -> Tensor:
+    if operators.IS_SUPPORTED and torch.compiler.is_dynamo_compiling() and not inplace:
+        value = operators.loss(given, dtype)
+        if value is not None:
+            return value
     if cpu.is_fused(given):
         if inplace:
             _check_inplace(given.logits, given.spec, fused=True)
         return cpu.loss(given, dtype or given.logits.dtype, inplace)
-    call = given.call()
+    with mode_of((given.logits, *given.tensors())):
+        return _on_device(given.call(), dtype, inplace)
+
+
+def _on_device(call: Call, dtype: torch.dtype | None, inplace: bool) -> Tensor:
+    """Return the loss by the kernels of a GPU, or composed of operations."""
     differentiable = torch.is_grad_enabled()
     fused = _fused_on_device(call, differentiable)
     if inplace:
@@ -57,16 +65,6 @@ def _value(given: Arguments, dtype: torch.dtype | None, inplace: bool = False) -
     # A Function is not told of `no_grad`, and would make a gradient for nobody.
     z = call.logits if differentiable else call.logits.detach()
     return fused.apply(z, call, dtype or z.dtype, inplace)  # type: ignore[no-any-return]
-
-
-@lru_cache(maxsize=1)
-def _on_gpu() -> Any:
-    """Return the module of the kernels, where there is a Triton to compile them."""
-    if importlib.util.find_spec("triton") is None:
-        return None
-    from . import gpu
-
-    return gpu
 
 
 def _fused_on_device(call: Call, differentiable: bool) -> Any:
@@ -79,7 +77,7 @@ def _fused_on_device(call: Call, differentiable: bool) -> Any:
     others = (call.targets, call.sample_weight, *(weights if isinstance(weights, tuple) else (weights,)))
     if differentiable and any(x is not None and x.requires_grad for x in others):
         return None
-    device = _on_gpu()
+    device = operators.gpu()
     return device.FusedOnDevice if device and device.is_usable(z) else None
 
 
