@@ -172,6 +172,7 @@ def loss(xp: ChainerArrays, call: Call, logits: Any) -> Variable:
     return _Loss(xp, call, keep=z.requires_grad).apply((z,))[0]
 
 
+@np.errstate(all="ignore")
 def loss_parts(xp: ChainerArrays, call: Call, logits: Any) -> tuple[Variable, Variable]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
     rows, denominator = _composite_rows(xp, call, chainer.as_variable(logits), parts=True)
@@ -182,13 +183,13 @@ def loss_parts(xp: ChainerArrays, call: Call, logits: Any) -> tuple[Variable, Va
 
 def _composite_rows(xp: ChainerArrays, call: Call, z: Variable, *, parts: bool = False) -> tuple[Array, Any]:
     inside = inside_of(xp, call.spec, call.logits.dtype)
-    with np.errstate(all="ignore"):
-        c = lower(xp, call, inside)
-        of_rows = undivided(c) if parts else c
-        rows = composite.rows(xp, call.spec, xp.astype(Tracked(z), inside), of_rows, xp.eps(call.logits), inside)
+    c = lower(xp, call, inside)
+    of_rows = undivided(c) if parts else c
+    rows = composite.rows(xp, call.spec, xp.astype(Tracked(z), inside), of_rows, xp.eps(call.logits), inside)
     return rows, c.denominator
 
 
+@np.errstate(all="ignore")
 def _composite_loss(xp: ChainerArrays, call: Call, z: Variable) -> Variable:
     value = reduce(xp, call, *_composite_rows(xp, call, z))
     return xp.astype(value, call.logits.dtype).variable
