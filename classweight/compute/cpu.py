@@ -44,7 +44,7 @@ TINY = 1e-300
 AS_THEY_ARE = 0, 2
 # Elements of a binary loss whose weights are summed at a time.
 SLICE = 1 << 18
-# Targets that kernels read as they are; each type is compiled apart, and indices are few.
+# Targets that kernels read as they are; indices of other types are few numbers to copy.
 INDICES, DISTRIBUTIONS = {"int64"}, {"uint8", "float16", "bfloat16", "float32", "float64"}
 
 
@@ -216,9 +216,8 @@ def evaluate(call: Call, z: Memory, g: Memory | None, upstream: Array | float | 
     lowered, denominator = _lowered(call)
     f = lowered.factors()
     if each(call):
-        losses = np.empty(call.loss_shape(host), _RAW[z.dtype])
-        if call.position_axis is not None and not isinstance(call.spec, SoftmaxCrossEntropy):
-            losses = np.zeros(losses.shape)
+        of_elements = call.position_axis is None and not isinstance(call.spec, SoftmaxCrossEntropy)
+        losses = np.zeros(call.loss_shape(host), _RAW[z.dtype] if of_elements else np.float64)
         _run(call, lowered, f, lowered.s, 1.0, z, g, upstream, team, losses)
         return losses
     share, s = 1.0, lowered.s
@@ -341,7 +340,7 @@ def _run(
 
     launch(options)
     if arguments[k.LEFT] and not wide:
-        launch(options & ~k.DIRECT | k.REST, k.compiled(plan.name, z.dtype, "float64", plan.targets))
+        launch(options | k.REST, k.compiled(plan.name, "float64"))
     if arguments[k.BAD] and call.checked:
         check_targets(host, call)
     return float(sums[0] if plan.blocks == 1 else np.add.reduce(sums))
@@ -375,7 +374,6 @@ class Plan(NamedTuple):
 
     kernel: Any
     name: str
-    targets: str
     options: int
     blocks: int
     sizes: tuple[int, ...]
@@ -418,18 +416,15 @@ def _plan(axes: Axes, name: str, wide: bool, z: Any, g: Any, apart: bool, target
     rows = axes.outer * axes.inner
     blocks = -(-rows // block_rows)
     options = k.APART * apart
-    if g is not None and not apart and strides[1][2] == 1 and z[2] == inside:
-        options |= k.DIRECT
     if name == "elements" and axes.inner == 1 and z[2] == t_type == inside:
         used = [strides[0], strides[2], *([strides[1]] if g is not None else [])]
         options |= k.FLAT * all(found[2] == 1 and (rows == 1 or found[0] == n) for found in used)
     return Plan(
-        kernel=k.compiled(name, z[2], inside, t_type),
+        kernel=k.compiled(name, inside),
         name=name,
-        targets=t_type,
         options=options,
         blocks=blocks,
-        sizes=(blocks, block_rows, rows, n, axes.inner),
+        sizes=(blocks, block_rows, rows, n, axes.inner, *(k.TYPES.index(dtype) for dtype in (z[2], t_type))),
         is_large=rows * n >= FEW_LOGITS,
         strides=strides,
         spread=spread,

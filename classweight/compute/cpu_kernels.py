@@ -9,9 +9,10 @@ multiplied here; nothing of the logits' size is made but the gradient. Formulas 
     binary          pos softplus(-z) + neg softplus(z),           neg sigmoid(z) - pos sigmoid(-z)
 
 A row's bits depend on the row and its coefficients alone. Sums run over classes in an order that their number decides:
-few classes in tiles of rows, many row by row. Logits of float32 are computed in float32, each row's few sums in
-float64; exponentials carry a factor of 2^64, so that none that counts is below the smallest normal number. A row whose
-coefficients float32 does not carry is left for the kernel that computes in float64, as exact precision does.
+few classes in tiles of rows, many row by row. Logits of float32 and of half types are computed in float32, each row's
+few sums in float64; exponentials carry a factor of 2^64, so that none that counts is below the smallest normal number.
+A row whose coefficients float32 does not carry is left for the kernel that computes in float64, as exact precision
+does.
 
 Memory is read and written by pointers: a kernel takes the address of a block of arguments, so it can be called by any
 thread of any library, and Numba compiles that in a third of the time that arrays take.
@@ -19,12 +20,14 @@ thread of any library, and Numba compiles that in a third of the time that array
 
 from __future__ import annotations
 
+import ctypes
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import cfunc, njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 # Sums may be taken in any order, which the compiler fixes, and products be fused with them.
@@ -38,9 +41,9 @@ CHUNK = 2048  # classes that are added up in the logits' own type
 FLOAT16, BFLOAT16 = types.uint16, types.int16
 
 
-def _inner(fastmath: Any = False) -> Any:
+def _inner(fastmath: Any = False, inline: str = "never") -> Any:
     """Compile a function for kernels alone, without what Python needs to call it."""
-    return njit(fastmath=fastmath, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    return njit(fastmath=fastmath, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, inline=inline)
 
 
 def _by_type(chosen: Any) -> Any:
@@ -78,19 +81,33 @@ def _apart(builder: Any, access: Any, name: str) -> Any:
     return access
 
 
+def _loaded(target: Any, builder: Any, place: Any, found: Any, like: Any, apart: bool) -> Any:
+    x = builder.load(place)
+    if apart:
+        _apart(builder, x, "noalias")
+    if found in (FLOAT16, BFLOAT16) and isinstance(like, types.Float):
+        widened = _from_half if found is FLOAT16 else _from_bfloat
+        x, found = target.compile_internal(builder, widened, types.float32(found), [x]), types.float32
+    return target.cast(builder, x, found, like)
+
+
+def _store(target: Any, builder: Any, place: Any, to: Any, x: Any, found: Any) -> None:
+    if to in (FLOAT16, BFLOAT16):
+        if found is types.float64:
+            x = target.compile_internal(builder, _to_odd, types.float32(found), [x])
+        narrowed = _to_half if to is FLOAT16 else _to_bfloat
+        x = target.compile_internal(builder, narrowed, to(types.float32), [x])
+    else:
+        x = target.cast(builder, x, found, to)
+    _apart(builder, builder.store(x, place), "alias.scope")
+
+
 def _load(apart: bool) -> Any:
     def typing(context: Any, pointer: Any, i: Any, like: Any) -> Any:
         found = pointer.dtype
 
         def build(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            x = builder.load(builder.gep(arguments[0], [arguments[1]]))
-            if apart:
-                _apart(builder, x, "noalias")
-            if found in (FLOAT16, BFLOAT16) and isinstance(like, types.Float):
-                widened = _from_half if found is FLOAT16 else _from_bfloat
-                x = target.compile_internal(builder, widened, types.float32(found), [x])
-                return target.cast(builder, x, types.float32, like)
-            return target.cast(builder, x, found, like)
+            return _loaded(target, builder, builder.gep(arguments[0], [arguments[1]]), found, like, apart)
 
         return like(pointer, types.int64, like), build
 
@@ -106,15 +123,7 @@ def _put(context: Any, pointer: Any, i: Any, x: Any) -> Any:
     """Write a number behind a pointer, rounded once to what lies there."""
 
     def build(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        to, value = pointer.dtype, arguments[2]
-        if to in (FLOAT16, BFLOAT16):
-            if x is types.float64:
-                value = target.compile_internal(builder, _to_odd, types.float32(x), [value])
-            narrowed = _to_half if to is FLOAT16 else _to_bfloat
-            value = target.compile_internal(builder, narrowed, to(types.float32), [value])
-        else:
-            value = target.cast(builder, value, x, to)
-        _apart(builder, builder.store(value, builder.gep(arguments[0], [arguments[1]])), "alias.scope")
+        _store(target, builder, builder.gep(arguments[0], [arguments[1]]), pointer.dtype, arguments[2], x)
         return target.get_dummy_value()
 
     return types.void(pointer, types.int64, x), build
@@ -350,7 +359,7 @@ def _log1p(x):
 
 # fmt: off
 (
-    NEXT, BAD, LEFT, BLOCKS, BLOCK_ROWS, ROWS, CLASSES, INNER, OPTIONS, BY_TARGET, LOSSES, SUMS,
+    NEXT, BAD, LEFT, BLOCKS, BLOCK_ROWS, ROWS, CLASSES, INNER, Z_TYPE, T_TYPE, OPTIONS, BY_TARGET, LOSSES, SUMS,
     Z, Z_OUTER, Z_INNER, Z_CLASS,
     G, G_OUTER, G_INNER, G_CLASS,
     T, T_OUTER, T_INNER, T_CLASS,
@@ -359,17 +368,17 @@ def _log1p(x):
     UP, UP_OUTER, UP_INNER, UP_CLASS,
     COLUMN, COLUMN_OUTER, COLUMN_INNER, COLUMN_CLASS,
     ROW, ROW_OUTER, ROW_INNER, ROW_CLASS
-) = range(44)
+) = range(46)
 # fmt: on
 INTEGERS = ROW_CLASS + 1
 ALPHA, BETA, UPSTREAM, SPREAD = range(4)
 FLOATS = 4
 # Of a binary loss: targets become KEEP t + SPREAD, and these are the weights of the two sides.
 KEEP, POSITIVE, NEGATIVE = BETA, COLUMN, ROW
-# Whether beta has the factor of the target's class, too; logits and gradient are one memory; the gradient's memory is
-# of the type that is computed in; only the rows are wanted that float32 has left; a binary weight is that of the label;
-# a binary loss is wanted of each row; its arrays lie without gaps, in the type that is computed in.
-BETA_BY_TARGET, APART, DIRECT, REST, BY_LABEL, PER_ROW, FLAT = 1, 2, 4, 8, 16, 32, 64
+# Whether beta has the factor of the target's class, too; logits and gradient are one memory; only the rows are wanted
+# that float32 has left; a binary weight is that of the label; a binary loss is wanted of each row; its arrays lie
+# without gaps, in the type that is computed in.
+BETA_BY_TARGET, APART, REST, BY_LABEL, PER_ROW, FLAT = 1, 2, 4, 8, 16, 32
 
 
 def _slots(first: int, n: int, like: Any) -> Any:
@@ -440,11 +449,69 @@ def _fill(to, n, x):
         _put(to, c, x)
 
 
-@_inner()
-def _copy(source, source_step, to, to_step, n, like):
-    _alone()
-    for c in range(n):
-        _put(to, c * to_step, _get(source, c * source_step, like))
+# -- Memory of any type ------------------------------------------------------------------------------------------------
+
+# Of which type logits, gradient and targets are is known when a kernel runs: one is compiled for the type that is
+# computed in, and not for each pair. Numbers of another type, or apart, are brought into memory of the kernel's own,
+# and results delivered.
+TYPES = ("float16", "bfloat16", "float32", "float64", "uint8", "int64")  # the last, of indices, is brought nowhere
+_NUMBA_TYPES = (FLOAT16, BFLOAT16, types.float32, types.float64, types.uint8)
+
+
+@_by_type
+def _is_own(kind: Any, like: Any) -> Any:
+    """Whether numbers are of the type that is computed in."""
+    own = _NUMBA_TYPES.index(like)
+    return lambda kind, like: kind == own
+
+
+def _moves(brings: bool) -> Any:
+    """Return a function that brings rows of numbers from memory of any type into the kernel's own, or delivers them.
+
+    Row j starts ``places[j]`` numbers behind the address and goes ``step`` ahead; in the kernel's own memory it starts
+    ``j * own_row`` behind the pointer and goes ``own_step`` ahead.
+    """
+
+    @intrinsic
+    def loops(
+        context: Any, address: Any, kind: Any, places: Any, rows: Any, step: Any, own: Any, own_row: Any, own_step: Any,
+        n: Any,
+    ) -> Any:  # fmt: skip
+        like, i64 = own.dtype, ir.IntType(64)
+
+        def build(target: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            address, kind, places, rows, step, own, own_row, own_step, n = arguments
+
+            def move(there: Any, their_type: Any, here: Any) -> None:
+                if brings:
+                    x = _loaded(target, builder, there, their_type, like, apart=True)
+                    _store(target, builder, here, like, x, like)
+                else:
+                    _store(target, builder, there, their_type, builder.load(here), like)
+
+            for number, their_type in enumerate(_NUMBA_TYPES if brings else _NUMBA_TYPES[:4]):
+                with builder.if_then(builder.icmp_signed("==", kind, ir.Constant(i64, number))):
+                    base = builder.inttoptr(address, target.get_value_type(their_type).as_pointer())
+                    with cgutils.for_range(builder, rows) as row:
+                        start = builder.gep(base, [builder.load(builder.gep(places, [row.index]))])
+                        mine = builder.gep(own, [builder.mul(row.index, own_row)])
+                        with cgutils.for_range(builder, n) as column:
+                            there = builder.gep(start, [builder.mul(column.index, step)])
+                            move(there, their_type, builder.gep(mine, [builder.mul(column.index, own_step)]))
+            return target.get_dummy_value()
+
+        return types.void(types.int64, types.int64, places, types.int64, types.int64, own, *(types.int64,) * 3), build
+
+    def function(
+        address: Any, kind: Any, places: Any, rows: Any, step: Any, own: Any, own_row: Any, own_step: Any, n: Any
+    ) -> None:
+        _alone()
+        loops(address, kind, places, rows, step, own, own_row, own_step, n)
+
+    return _inner()(function)
+
+
+_bring, _deliver = _moves(brings=True), _moves(brings=False)
 
 
 @_inner()
@@ -544,10 +611,10 @@ def _exponentials_of_difference(z, m, y, e, n):
 
 
 @_inner(FAST)
-def _scaled(e, scale, g, n):
+def _scaled(e, scale, n):
     _alone()
     for c in range(n):
-        _put(g, c, _read(e, c, scale) * scale)
+        _put(e, c, _get(e, c, scale) * scale)
 
 
 @_inner(FAST)
@@ -583,47 +650,47 @@ def _sums(z, m, k, t, alpha, beta, column, row, e, n):
 
 
 @_inner(FAST)
-def _slopes(e, scale, t, alpha, beta, column, row, g, n):
+def _slopes(e, scale, t, alpha, beta, column, row, n):
     _alone()
     ts = _target_from(t, 0)
     for c in range(np.int32(n)):
-        _put(g, c, _read(e, c, scale) * scale - _coefficient(ts, c, alpha, beta, column, row))
+        _put(e, c, _get(e, c, scale) * scale - _coefficient(ts, c, alpha, beta, column, row))
 
 
-@_inner()
-def _index_row(z, y, alpha, beta, upstream, factors, e, g, n, like, shrunk):
-    """Return the loss of an index without smoothing, and whether it is bad; write the gradient."""
+@_inner(inline="always")
+def _index_row(z, y, alpha, beta, upstream, factors, g, n, like, shrunk):
+    """Return the loss of an index without smoothing, and whether it is bad; write the gradient over exponentials."""
     if alpha == 0:
         _fill(g, n, 0.0)
         return 0.0, False
-    others, small = _exponentials(z, y, e, n, like)
-    own, unit = _get(e, y, _F64), 1.0
+    others, small = _exponentials(z, y, g, n, like)
+    own, unit = _get(g, y, _F64), 1.0
     if small:
         loss = _log1p(others / own)
     else:
         m, unit = _largest(z, n, like), shrunk
-        others = _exponentials_of_difference(z, m, y, e, n) * unit
+        others = _exponentials_of_difference(z, m, y, g, n) * unit
         if not abs(m) < np.inf:
             others = np.nan  # no softmax
-        own, top, target = _get(e, y, _F64) * unit, np.float64(m), _get(z, y, _F64)
+        own, top, target = _get(g, y, _F64) * unit, np.float64(m), _get(z, y, _F64)
         loss = _log1p(others) if target == top else _log(others + own) + (top - target) if others == others else np.nan
     slope = alpha * upstream
     if slope == 0:
         _fill(g, n, 0.0)
     else:
         scale = slope / (others + own)
-        _scaled(e, _as(scale * unit, like), g, n)
+        _scaled(g, _as(scale * unit, like), n)
         _put(g, y, -others * scale)
     return alpha * loss, False
 
 
-@_inner()
-def _dense_row(z, t, alpha, beta, upstream, factors, e, g, n, like, shrunk):
+@_inner(inline="always")
+def _dense_row(z, t, alpha, beta, upstream, factors, g, n, like, shrunk):
     """Return the loss of a distribution or a smoothed index, and whether it is bad; write the gradient."""
     column, row = factors
     m = _largest(z, n, like)
     k = _first_at(z, n, m)
-    others, rest, near, used, bad = _sums(z, m, k, t, _as(alpha, like), _as(beta, like), column, row, e, n)
+    others, rest, near, used, bad = _sums(z, m, k, t, _as(alpha, like), _as(beta, like), column, row, g, n)
     if (not used or upstream == 0) and not bad:
         _fill(g, n, 0.0)
     if not used and not bad:
@@ -637,25 +704,25 @@ def _dense_row(z, t, alpha, beta, upstream, factors, e, g, n, like, shrunk):
     if upstream != 0:
         scale = weight * upstream / (1 + others) * shrunk
         on_t, on_all = _as(alpha * upstream, like), _as(beta * upstream, like)
-        _slopes(e, _as(scale, like), t, on_t, on_all, column, row, g, n)
+        _slopes(g, _as(scale, like), t, on_t, on_all, column, row, n)
         _put(g, k, _dominant_slope(others, weight, rest, own) * upstream)
     return weight * _log1p(others) + near, False
 
 
-@_inner()
-def _index(q, o, i, t_like, kept, like):
+@_inner(inline="always")
+def _index(q, o, i, place, kept, like):
     """Return a row's target, as what its coefficients are made of and as an index."""
-    y = _get(_at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like), 0, _I64)
+    y = _get(_at(q[T], q[T_OUTER], q[T_INNER], o, i, _I64), 0, _I64)
     return y if 0 <= y < q[CLASSES] else 0, y
 
 
-@_inner()
-def _distribution(q, o, i, t_like, kept, like):
-    t = _at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like)
-    if q[T_CLASS] != 1:
-        _copy(t, q[T_CLASS], kept, np.int64(1), q[CLASSES], like)
-        t = kept
-    return t, 0
+@_inner(inline="always")
+def _distribution(q, o, i, place, kept, like):
+    if q[T_CLASS] == 1 and _is_own(q[T_TYPE], like):
+        return _at(q[T], q[T_OUTER], q[T_INNER], o, i, like), 0
+    _put(place, 0, o * q[T_OUTER] + i * q[T_INNER])
+    _bring(q[T], q[T_TYPE], place, 1, q[T_CLASS], kept, 0, 1, q[CLASSES])
+    return kept, 0
 
 
 @_inner()
@@ -671,12 +738,14 @@ def _column_and_row(q, like):
 def _over_rows(target_of: Any, factors_of: Any, row_of: Any) -> Any:
     """Return the kernel that walks along rows of many classes."""
 
-    def rows(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
+    def rows(address: Any, like: Any) -> None:
         q, d = _integers(address), _floats(address)
-        counters, n, wanted, one = _pointer(address, _I64), q[CLASSES], q[G] != 0, np.int64(1)
+        counters, n, wanted, z_type = _pointer(address, _I64), q[CLASSES], q[G] != 0, q[Z_TYPE]
         shrunk = 1.0 / _as(_exp_of_difference(like, like), _F64)
         factors = factors_of(q, like)
-        scratch, z_kept, g_kept, t_kept = _new(n, like), _new(n, z_like), _new(n, z_like), _new(n, t_like)
+        z_kept, g_kept, t_kept, place = _new(n, like), _new(n, like), _new(n, like), _new(1, _I64)
+        own = _is_own(z_type, like)
+        z_stays, g_stays = own and q[Z_CLASS] == 1 and q[OPTIONS] & APART == 0, own and q[G_CLASS] == 1 and wanted
         while True:
             block = _fetch_add(counters, NEXT)
             if block >= q[BLOCKS]:
@@ -684,7 +753,7 @@ def _over_rows(target_of: Any, factors_of: Any, row_of: Any) -> Any:
             total = 0.0
             for r in range(block * q[BLOCK_ROWS], min((block + 1) * q[BLOCK_ROWS], q[ROWS])):
                 o, i = r // q[INNER], r % q[INNER]
-                t, y = target_of(q, o, i, t_like, t_kept, like)
+                t, y = target_of(q, o, i, place, t_kept, like)
                 valid, alpha, beta, upstream = _of_row(q, d, o, i, y)
                 bad = valid and (y < 0 or y >= n)
                 if bad:
@@ -692,36 +761,34 @@ def _over_rows(target_of: Any, factors_of: Any, row_of: Any) -> Any:
                 if not _is_wanted(q, alpha, beta, upstream, shrunk):
                     _fetch_add(counters, LEFT)
                     continue
-                z = _at(q[Z], q[Z_OUTER], q[Z_INNER], o, i, z_like)
-                g = _at(q[G], q[G_OUTER], q[G_INNER], o, i, z_like)
-                to, e, loss = g if q[G_CLASS] == 1 and wanted else g_kept, scratch, 0.0
-                if q[OPTIONS] & DIRECT:
-                    e = _pointer(_address(g), like)
+                z, g, loss = z_kept, g_kept, 0.0
+                if g_stays:
+                    g = _at(q[G], q[G_OUTER], q[G_INNER], o, i, like)
                 if valid:
-                    if q[Z_CLASS] != 1 or q[OPTIONS] & APART:
-                        _copy(z, q[Z_CLASS], z_kept, one, n, like)
-                        z = z_kept
-                    loss, found = row_of(z, t, alpha, beta, upstream, factors, e, to, n, like, shrunk)
+                    if z_stays:
+                        z = _at(q[Z], q[Z_OUTER], q[Z_INNER], o, i, like)
+                    else:
+                        _put(place, 0, o * q[Z_OUTER] + i * q[Z_INNER])
+                        _bring(q[Z], z_type, place, 1, q[Z_CLASS], z_kept, 0, 1, n)
+                    loss, found = row_of(z, t, alpha, beta, upstream, factors, g, n, like, shrunk)
                     bad = bad or found
                 else:
-                    _fill(to, n, 0.0)
+                    _fill(g, n, 0.0)
                 if bad:
                     _fetch_add(counters, BAD)
-                if q[G_CLASS] != 1 and wanted:
-                    _copy(to, one, g, q[G_CLASS], n, like)
+                if wanted and not g_stays:
+                    _put(place, 0, o * q[G_OUTER] + i * q[G_INNER])
+                    _deliver(q[G], z_type, place, 1, q[G_CLASS], g_kept, 0, 1, n)
                 total += loss
                 if q[LOSSES] != 0:
-                    _put(_pointer(q[LOSSES], z_like), r, loss)
+                    _put(_pointer(q[LOSSES], _F64), r, loss)
             sums = _pointer(q[SUMS], _F64)
             _put(sums, block, total + _get(sums, block, _F64))
-        _free(scratch)
-        _free(z_kept)
-        _free(g_kept)
-        _free(t_kept)
-        _free(factors[0])
-        _free(factors[1])
+        for memory in (z_kept, g_kept, t_kept, factors[0], factors[1]):
+            _free(memory)
+        _free(place)
 
-    return _inner()(rows)
+    return _inner(inline="always")(rows)
 
 
 index_rows = _over_rows(_index, _no_factors, _index_row)
@@ -733,38 +800,44 @@ distribution_rows = _over_rows(_distribution, _column_and_row, _dense_row)
 
 
 @_inner()
-def _tile_read(source, places, step, b, n, count, like):
-    """Bring rows at these places into a tile, class by class."""
-    _alone()
-    start = _get(places, 0, _I64)
-    if step != 1 and _get(places, count - 1, _I64) - start == count - 1:
-        for c in range(n):
-            for j in range(count):
-                _put(b, c * TILE + j, _read(source, start + c * step + j, like))
-    else:
-        for j in range(count):
-            at = _get(places, j, _I64)
-            for c in range(n):
-                _put(b, c * TILE + j, _read(source, at + c * step, like))
+def _is_whole(kept, places, step, count):
+    """Whether all rows of a tile are kept, and lie beside each other."""
+    start, whole = _get(places, 0, _I64), step != 1
+    for j in range(count):
+        whole = whole and _get(kept, j, _I64) != 0 and _get(places, j, _I64) == start + j
+    return whole
 
 
 @_inner()
-def _tile_write(b, kept, places, step, to, n, count, like):
-    """Write a tile to its rows' places, but for rows that are not kept."""
-    _alone()
-    start, whole = _get(places, 0, _I64), True
-    for j in range(count):
-        whole = whole and _get(kept, j, _I64) != 0 and _get(places, j, _I64) == start + j
-    if step != 1 and whole:
-        for c in range(n):
-            for j in range(count):
-                _put(to, start + c * step + j, _read(b, c * TILE + j, like))
+def _of_classes(places, step, n, to):
+    """Return places of the classes of a tile whose rows lie beside each other."""
+    for c in range(n):
+        _put(to, c, _get(places, 0, _I64) + c * step)
+    return to
+
+
+@_inner(inline="always")
+def _tile_read(address, kind, places, of_classes, step, b, n, count):
+    """Bring rows at these places into a tile, class by class."""
+    if step != 1 and _get(places, count - 1, _I64) - _get(places, 0, _I64) == count - 1:
+        _bring(address, kind, _of_classes(places, step, n, of_classes), n, 1, b, TILE, 1, count)
     else:
-        for j in range(count):
-            if _get(kept, j, _I64) != 0:
-                at = _get(places, j, _I64)
-                for c in range(n):
-                    _put(to, at + c * step, _read(b, c * TILE + j, like))
+        _bring(address, kind, places, count, step, b, 1, TILE, n)
+
+
+@_inner(inline="always")
+def _tile_write(address, kind, kept, places, of_classes, step, b, n, count):
+    """Write a tile to its rows' places, but for rows that are not kept."""
+    if _is_whole(kept, places, step, count):
+        _deliver(address, kind, _of_classes(places, step, n, of_classes), n, 1, b, TILE, 1, count)
+    else:
+        start = 0
+        while start < count:  # runs of rows that are kept
+            stop = start
+            while stop < count and _get(kept, stop, _I64) != 0:
+                stop += 1
+            _deliver(address, kind, _shifted(places, start), stop - start, step, _shifted(b, start), 1, TILE, n)
+            start = stop + 1
 
 
 @_inner(FAST)
@@ -902,14 +975,14 @@ def _tile_slopes(b, a, n, scales, ups, like):
 def _over_tiles(is_index: bool, is_sparse: bool) -> Any:
     """Return the kernel that walks along tiles; sparse are indices without smoothing."""
 
-    def tiles(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
+    def tiles(address: Any, like: Any) -> None:
         q, d = _integers(address), _floats(address)
         counters, n, wanted = _pointer(address, _I64), q[CLASSES], q[G] != 0
         shrunk = 1.0 / _as(_exp_of_difference(like, like), _F64)
         column, row = _factors(q[COLUMN], n, like), _factors(q[ROW], n, like)
         b, a = _new(n * TILE, like), _new(1 if is_sparse else n * TILE, like)
         of_type, of_float = _new(6 * TILE, like), _new(9 * TILE, _F64)
-        of_int, places = _new(4 * TILE, _I32), _new(3 * TILE, _I64)
+        of_int, places = _new(4 * TILE, _I32), _new(4 * TILE, _I64)
         tops, shifts, others = of_type, _shifted(of_type, TILE), _shifted(of_type, 2 * TILE)
         rests, nears, used = (_shifted(of_type, 3 * TILE), _shifted(of_type, 4 * TILE), _shifted(of_type, 5 * TILE))
         alphas, betas, ups = of_float, _shifted(of_float, TILE), _shifted(of_float, 2 * TILE)
@@ -921,7 +994,7 @@ def _over_tiles(is_index: bool, is_sparse: bool) -> Any:
         losses, at_own = _shifted(of_float, 6 * TILE), _shifted(of_float, 7 * TILE)
         ys, kept, bad, ks = of_int, _shifted(of_int, TILE), _shifted(of_int, 2 * TILE), _shifted(of_int, 3 * TILE)
         z_places, g_places, t_places = places, _shifted(places, TILE), _shifted(places, 2 * TILE)
-        zs, gs, ts = _pointer(q[Z], z_like), _pointer(q[G], z_like), _pointer(q[T], t_like)
+        of_classes = _shifted(places, 3 * TILE)
         for j in range(n * TILE):
             _put(b, j, 0.0)
             if not is_sparse:
@@ -943,7 +1016,7 @@ def _over_tiles(is_index: bool, is_sparse: bool) -> Any:
                 count = min(TILE, stop - first)
                 for j in range(count):
                     o, i = (first + j) // q[INNER], (first + j) % q[INNER]
-                    y = _get(_at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like), 0, _I64) if is_index else 0
+                    y = _get(_at(q[T], q[T_OUTER], q[T_INNER], o, i, _I64), 0, _I64) if is_index else 0
                     valid, alpha, beta, upstream = _of_row(q, d, o, i, y)
                     is_bad = valid and (y < 0 or y >= n)
                     alpha = np.nan if is_bad else alpha
@@ -951,8 +1024,7 @@ def _over_tiles(is_index: bool, is_sparse: bool) -> Any:
                     wanted_row = _is_wanted(q, alpha, beta, upstream, shrunk)
                     if not wanted_row:
                         _fetch_add(counters, LEFT)
-                    at = o * q[Z_OUTER] + i * q[Z_INNER]
-                    _put(z_places, j, at)
+                    _put(z_places, j, o * q[Z_OUTER] + i * q[Z_INNER])
                     _put(g_places, j, o * q[G_OUTER] + i * q[G_INNER])
                     _put(t_places, j, o * q[T_OUTER] + i * q[T_INNER])
                     _put(ys, j, y)
@@ -963,10 +1035,11 @@ def _over_tiles(is_index: bool, is_sparse: bool) -> Any:
                     _put(betas, j, beta)
                     _put(ups, j, upstream)
                     _put(slopes, j, alpha * upstream)
-                    _put(targets, j, _get(zs, at + y * q[Z_CLASS], _F64))
-                _tile_read(zs, z_places, q[Z_CLASS], b, n, count, like)
+                _tile_read(q[Z], q[Z_TYPE], z_places, of_classes, q[Z_CLASS], b, n, count)
                 _tile_tops(b, n, tops, shifts, like)
                 if is_sparse:
+                    for j in range(count):
+                        _put(targets, j, _get(b, _get(ys, j, _I64) * TILE + j, _F64))
                     _tile_exponentials(b, n, ys, shifts, others, like)
                     for j in range(count):
                         _put(owns, j, _get(b, _get(ys, j, _I64) * TILE + j, _F64))
@@ -979,7 +1052,7 @@ def _over_tiles(is_index: bool, is_sparse: bool) -> Any:
                         _tile_scaled(b, n, slopes, like)
                 else:
                     if not is_index:
-                        _tile_read(ts, t_places, q[T_CLASS], a, n, count, like)
+                        _tile_read(q[T], q[T_TYPE], t_places, of_classes, q[T_CLASS], a, n, count)
                         for j in range(count):
                             if _get(used, j, _F64) == 0:  # ignored or masked, whatever lies there
                                 for c in range(n):
@@ -1006,7 +1079,7 @@ def _over_tiles(is_index: bool, is_sparse: bool) -> Any:
                     if _get(kept, j, _I64) != 0:
                         total += loss
                         if q[LOSSES] != 0:
-                            _put(_pointer(q[LOSSES], z_like), first + j, loss)
+                            _put(_pointer(q[LOSSES], _F64), first + j, loss)
                     if wanted:
                         if is_bad or not is_used or _get(ups, j, _F64) == 0:
                             for c in range(n):
@@ -1014,7 +1087,7 @@ def _over_tiles(is_index: bool, is_sparse: bool) -> Any:
                         else:
                             _put(b, _get(ys, j, _I64) * TILE + j, _get(at_own, j, _F64))
                 if wanted:
-                    _tile_write(b, kept, g_places, q[G_CLASS], gs, n, count, like)
+                    _tile_write(q[G], q[Z_TYPE], kept, g_places, of_classes, q[G_CLASS], b, n, count)
             sums = _pointer(q[SUMS], _F64)
             _put(sums, block, total + _get(sums, block, _F64))
         for memory in (column, row, b, a, of_type):
@@ -1023,7 +1096,7 @@ def _over_tiles(is_index: bool, is_sparse: bool) -> Any:
         _free(of_int)
         _free(places)
 
-    return _inner()(tiles)
+    return _inner(inline="always")(tiles)
 
 
 index_tiles = _over_tiles(is_index=True, is_sparse=True)
@@ -1106,8 +1179,21 @@ def _weight(q, name, o, i, c):
     return _get(_at(q[name], q[name + 1], q[name + 2], o, i, _F64), c * q[name + 3], _F64)
 
 
-@_inner()
-def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
+@_inner(inline="always")
+def _deliver_kept(address, kind, places, rows, step, x, kept, whole, n):
+    """Write parts of rows, but for what is not kept."""
+    if whole:
+        _deliver(address, kind, places, rows, step, x, n, 1, n)
+    else:
+        for j in range(rows):
+            for c in range(n):
+                if _get(kept, j * n + c, _I64) != 0:
+                    _deliver(address, kind, _shifted(places, j), 1, 1, _shifted(x, j * n + c), 0, 1, 1)
+                _put(places, j, _get(places, j, _I64) + step)
+
+
+@_inner(inline="always")
+def elements(address: Any, like: Any) -> None:
     """Walk along the elements of a binary loss, the last axis of which is a row."""
     q, d = _integers(address), _floats(address)
     counters, n, wanted, inner = _pointer(address, _I64), q[CLASSES], q[G] != 0, q[INNER]
@@ -1118,6 +1204,9 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
     room = size + VECTORS
     x, t, g, losses, ups = _new(room, like), _new(room, like), _new(room, like), _new(room, like), _new(room, like)
     pos, neg, kept = _new(room, like), _new(room, like), _new(size, np.int8(0))
+    places = _new(4 * rows, _I64)
+    z_places, t_places, g_places = places, _shifted(places, rows), _shifted(places, 2 * rows)
+    loss_places = _shifted(places, 3 * rows)
     narrow, rest = shrunk_64 > 2.0**-65, q[OPTIONS] & REST != 0
     # Weights that all rows share are made once.
     of_rows = q[COLUMN_OUTER] | q[COLUMN_INNER] | q[ROW_OUTER] | q[ROW_INNER]
@@ -1141,16 +1230,18 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
         for first in range(block * q[BLOCK_ROWS], stop, rows):
             count, row_loss = min(rows, stop - first), 0.0
             for start in range(0, n, size if rows == 1 else n):
-                width = min(n - start, size)
+                width, whole = min(n - start, size), True
                 for j in range(count):
                     o, i = (first + j) // inner, (first + j) % inner
-                    if not flat:
-                        z_row = _at(q[Z], q[Z_OUTER], q[Z_INNER], o, i, z_like)
-                        t_row = _at(q[T], q[T_OUTER], q[T_INNER], o, i, t_like)
-                        for c in range(width):
-                            _put(x, j * width + c, _read(z_row, (start + c) * q[Z_CLASS], like))
-                        for c in range(width):
-                            _put(t, j * width + c, _read(t_row, (start + c) * q[T_CLASS], like))
+                    _put(z_places, j, o * q[Z_OUTER] + i * q[Z_INNER] + start * q[Z_CLASS])
+                    _put(t_places, j, o * q[T_OUTER] + i * q[T_INNER] + start * q[T_CLASS])
+                    _put(g_places, j, o * q[G_OUTER] + i * q[G_INNER] + start * q[G_CLASS])
+                    _put(loss_places, j, (first + j) * n + start)
+                if not flat:
+                    _bring(q[Z], q[Z_TYPE], z_places, count, q[Z_CLASS], x, width, 1, width)
+                    _bring(q[T], q[T_TYPE], t_places, count, q[T_CLASS], t, width, 1, width)
+                for j in range(count):
+                    o, i = (first + j) // inner, (first + j) % inner
                     if q[UP] != 0:
                         for c in range(width):
                             _put(ups, j * width + c, _weight(q, UP, o, i, start + c))
@@ -1166,6 +1257,7 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
                             if narrow or rest:
                                 mine = (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)) != rest
                                 _put(kept, at, 1 if mine else 0)
+                                whole = whole and mine
                                 if not mine:
                                     w_pos = w_neg = 0.0
                                     _put(t, at, 0.0)
@@ -1203,22 +1295,13 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
                     done += m
                     if bad:
                         _fetch_add(counters, BAD)
-                for j in range(count):
-                    r, at = first + j, j * width
-                    o, i = r // inner, r % inner
-                    g_row = _at(q[G], q[G_OUTER], q[G_INNER], o, i, z_like)
-                    if wanted and fixed and not flat:
-                        for c in range(width):
-                            _put(g_row, (start + c) * q[G_CLASS], _read(g, at + c, like))
-                    elif wanted and not flat:
-                        for c in range(width):
-                            if _get(kept, at + c, _I64) != 0:
-                                _put(g_row, (start + c) * q[G_CLASS], _get(g, at + c, like))
-                    if q[LOSSES] != 0 and q[OPTIONS] & PER_ROW == 0:
-                        for c in range(width):
-                            if _get(kept, at + c, _I64) != 0:
-                                _put(_pointer(q[LOSSES], z_like), r * n + start + c, _get(losses, at + c, like))
-                    elif q[LOSSES] != 0:
+                if wanted and not flat:
+                    _deliver_kept(q[G], q[Z_TYPE], g_places, count, q[G_CLASS], g, kept, whole, width)
+                if q[LOSSES] != 0 and q[OPTIONS] & PER_ROW == 0:
+                    _deliver_kept(q[LOSSES], q[Z_TYPE], loss_places, count, 1, losses, kept, whole, width)
+                elif q[LOSSES] != 0:
+                    for j in range(count):
+                        r, at = first + j, j * width
                         row_loss = row_loss if start > 0 else 0.0
                         for c in range(width):
                             row_loss += _get(losses, at + c, _F64)
@@ -1230,45 +1313,37 @@ def elements(address: Any, z_like: Any, like: Any, t_like: Any) -> None:
     for memory in (x, t, g, losses, ups, pos, neg, all_pos, all_neg):
         _free(memory)
     _free(kept)
+    _free(places)
 
 
 # -- Compiled ----------------------------------------------------------------------------------------------------------
 
-_LIKE = {
-    "float16": np.uint16(0),
-    "bfloat16": np.int16(0),
-    "float32": _F32,
-    "float64": _F64,
-    "uint8": np.uint8(0),
-    "int64": _I64,
-}
 
-
-@lru_cache(maxsize=256)
-def compiled(name: str, logits: str, inside: str, targets: str) -> Any:
-    """Return a kernel for these types: its ``ctypes`` takes the address of its arguments."""
-    z_like, like, t_like = _LIKE[logits], _LIKE[inside], _LIKE[targets]
+@lru_cache(maxsize=64)
+def compiled(name: str, inside: str) -> Any:
+    """Return a kernel that computes in this type: its ``ctypes`` takes the address of its arguments."""
+    like = {"float32": _F32, "float64": _F64}[inside]
 
     def index_of_rows(address: Any) -> None:
-        index_rows(_address(address), z_like, like, t_like)
+        index_rows(_address(address), like)
 
     def smoothed_of_rows(address: Any) -> None:
-        smoothed_rows(_address(address), z_like, like, t_like)
+        smoothed_rows(_address(address), like)
 
     def distribution_of_rows(address: Any) -> None:
-        distribution_rows(_address(address), z_like, like, t_like)
+        distribution_rows(_address(address), like)
 
     def index_of_tiles(address: Any) -> None:
-        index_tiles(_address(address), z_like, like, t_like)
+        index_tiles(_address(address), like)
 
     def smoothed_of_tiles(address: Any) -> None:
-        smoothed_tiles(_address(address), z_like, like, t_like)
+        smoothed_tiles(_address(address), like)
 
     def distribution_of_tiles(address: Any) -> None:
-        distribution_tiles(_address(address), z_like, like, t_like)
+        distribution_tiles(_address(address), like)
 
     def of_elements(address: Any) -> None:
-        elements(_address(address), z_like, like, t_like)
+        elements(_address(address), like)
 
     kernel = {
         "index_rows": index_of_rows,
@@ -1279,8 +1354,30 @@ def compiled(name: str, logits: str, inside: str, targets: str) -> Any:
         "distribution_tiles": distribution_of_tiles,
         "elements": of_elements,
     }[name]
-    compile_ = cfunc(types.void(types.voidptr), nopython=True)
+    # Numba keeps what it compiled in files named for the function. Two processes that compile one for another type at
+    # once would each take the same file, and a later one load the other kernel.
+    kernel.__qualname__ = f"{name}_{inside}"
+    signature = types.void(types.voidptr)
     try:
-        return cfunc(types.void(types.voidptr), nopython=True, cache=True)(kernel)
+        return Kernel(cfunc(signature, nopython=True, cache=True)(kernel))
     except Exception:  # no folder for a cache, or a broken one: it is compiled in each process
-        return compile_(kernel)
+        return Kernel(cfunc(signature, nopython=True)(kernel))
+
+
+class Kernel:
+    """A kernel in memory of its own.
+
+    In Numba's, functions of one name share the code that came first, of the function by itself and not as the kernel's
+    compilation left it: a kernel that was compiled would have other last bits than one that was kept on disk.
+    """
+
+    def __init__(self, compiled: Any) -> None:
+        library = compiled._library
+        _, _, (code, _) = library.serialize_using_object_code()
+        target = binding.Target.from_triple(binding.get_process_triple())
+        machine = target.create_target_machine(codemodel="jitdefault", jit=True)
+        self.engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+        self.engine.add_object_file(binding.ObjectFileRef.from_data(code))
+        self.engine.finalize_object()
+        self.address = self.engine.get_function_address(compiled.native_name)
+        self.ctypes = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address)
