@@ -82,14 +82,11 @@ def test_a_framework_that_cannot_be_started_is_a_failure(tmp_path: Path) -> None
     assert f"failed: chainer: {tmp_path / 'python'} cannot be started" in done.stdout
 
 
-def test_rivals_are_beside_ours() -> None:
-    """The compiled native loss is a line of its own, of float32 and of bfloat16; what begins too late is skipped."""
-    shapes = ("--shape", "6x4", "--shape", "bf16-6x4")
-    done = run("--framework", "torch:rivals", "--no-memory", *shapes)
+def test_a_shape_for_which_there_is_no_time_is_skipped() -> None:
+    """Those that follow are skipped as well, and the table is printed."""
+    done = run("--framework", "numpy", "--no-memory", "--within", "0.001", "--shape", "6x4", "--shape", "8x4")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("compiled against ours") == 2
-    late = run("--framework", "torch:rivals", "--no-memory", "--within", "0.001", *shapes)
-    assert late.stdout.count("skipped: the time is up") == 2
+    assert done.stdout.count("skipped: the time is up") == 2
 
 
 def gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
