@@ -46,6 +46,8 @@ class Framework:
         return x
 
     def to_logits(self, x: Any, half: bool = False) -> Any:
+        if half:
+            raise ValueError("`shape` may begin with bf16- for PyTorch alone")
         return self.to_native(x)
 
     def to_targets(self, x: Any, half: bool = False) -> Any:
@@ -183,10 +185,10 @@ class Torch(Framework):
         return x.detach().float()
 
     def native(self, case: Case, weight: Any) -> Loss:
-        functions = self.torch.nn.functional
+        functions, weight = self.torch.nn.functional, weight.bfloat16() if case.half else weight
         if case.binary:
             return partial(functions.binary_cross_entropy_with_logits, pos_weight=weight)
-        return partial(functions.cross_entropy, weight=weight.bfloat16() if case.half else weight)
+        return partial(functions.cross_entropy, weight=weight)
 
     def spec(self, case: Case, weight: Any) -> SoftmaxCrossEntropy | SigmoidCrossEntropy:
         if case.binary:

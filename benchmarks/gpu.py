@@ -28,9 +28,11 @@ __all__ = ["Stage", "main", "plan"]
 
 ROOT = Path(__file__).parents[1]
 # The clocks run alone, after what may run side by side.
-SECONDS = {"tests": 270, "conformance": 270, "benchmark": 240}
+SIDE_BY_SIDE_SECONDS, BENCHMARK_SECONDS = 270, 240
 # A shape that is begun is measured to its end.
 LAST_SHAPE_SECONDS = 45
+# A graph is compiled for each case.
+CLAUSES_COMPILED = ("reduction", "class_weight", "label_smoothing", "sigmoid")
 LAST_LINES = 120
 
 
@@ -45,28 +47,26 @@ class Stage:
 
 def plan(device: str, quick: bool, folder: Path) -> list[list[Stage]]:
     """Return what runs side by side, one group after the other."""
-    on_cpu = device == "cpu"
-    backends = ["torch"] if on_cpu else ["torch:cuda", "torch:cuda:compiled"]
-    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu"]
-    if not on_cpu and importlib.util.find_spec("cupy"):
-        backends.append("cupy")
-    files = ["tests/adapters/test_torch_cuda.py", "tests/adapters/test_torch.py"]
+    has_cupy = device == "cuda" and importlib.util.find_spec("cupy") is not None
+    backends = ["torch:cuda" if device == "cuda" else "torch", *["cupy"] * has_cupy]
+    files = [f"tests/adapters/test_{name}.py" for name in ("torch_cuda", "torch", *["cupy"] * has_cupy)]
+    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", *files, *["--collect-only"] * quick]
     suite = ["-m", "classweight", "conformance", "--elements", "0" if quick else "20000"]
-    suite += [option for name in backends for option in ("--backend", name)]
-    within = SECONDS["benchmark"] - LAST_SHAPE_SECONDS
+    suite += ["--clause", "mask"] * quick
+    compiled = [*suite, *_each("--clause", () if quick else CLAUSES_COMPILED)]
+    compiled += ["--backend", "torch:cuda:compiled" if device == "cuda" else "torch:composite"]
     clock = ["benchmarks", "--device", device, "--framework", "torch:rivals", "--json", str(folder / "benchmark.json")]
-    clock += ["--seconds", "0.3", "--no-memory", "--within", str(within)]
-    shapes = ON_A_GPU
-    if quick:
-        suite += ["--clause", "mask"]
-        shapes, clock = ("bf16-64x10",), [*clock, "--threads", "1", "--pairs", "2"]
-        tests += ["--collect-only"]
-    elif importlib.util.find_spec("cupy"):
-        files += ["tests/adapters/test_cupy.py", "tests/weights/test_torch.py"]
-    clock += [option for shape in shapes for option in ("--shape", shape)]
-    commands = {"tests": [*tests, *files], "conformance": suite, "benchmark": clock}
-    stages = {name: Stage(name, [sys.executable, *command], SECONDS[name]) for name, command in commands.items()}
-    return [[stages["tests"], stages["conformance"]], [stages["benchmark"]]]
+    clock += ["--seconds", "0.3", "--no-memory", "--within", str(BENCHMARK_SECONDS - LAST_SHAPE_SECONDS)]
+    clock += ["--pairs", "2", *_each("--shape", ("bf16-64x10",))] if quick else _each("--shape", ON_A_GPU)
+    together = {"tests": tests, "conformance": [*suite, *_each("--backend", backends)], "compiled": compiled}
+    return [
+        [Stage(name, [sys.executable, *command], SIDE_BY_SIDE_SECONDS) for name, command in together.items()],
+        [Stage("benchmark", [sys.executable, *clock], BENCHMARK_SECONDS)],
+    ]
+
+
+def _each(option: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (option, value)]
 
 
 def main(arguments: Sequence[str]) -> int:
