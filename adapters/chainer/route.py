@@ -172,13 +172,14 @@ def loss(xp: ChainerArrays, call: Call, logits: Any) -> Variable:
     return _Loss(xp, call, keep=z.requires_grad).apply((z,))[0]
 
 
-@np.errstate(all="ignore")
 def loss_parts(xp: ChainerArrays, call: Call, logits: Any) -> tuple[Variable, Variable]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
-    rows, denominator = _composite_rows(xp, call, chainer.as_variable(logits), parts=True)
+    with np.errstate(all="ignore"):
+        rows, denominator = _composite_rows(xp, call, chainer.as_variable(logits), parts=True)
+        total = xp.sum(xp.astype(rows, xp.wide))
     if not isinstance(denominator, Tracked):
         denominator = xp.xp.asarray(1.0 if denominator is None else denominator, dtype=xp.wide)
-    return tuple(chainer.as_variable(_variable(x)) for x in (xp.sum(xp.astype(rows, xp.wide)), denominator))
+    return tuple(chainer.as_variable(_variable(x)) for x in (total, denominator))
 
 
 def _composite_rows(xp: ChainerArrays, call: Call, z: Variable, *, parts: bool = False) -> tuple[Array, Any]:
@@ -189,10 +190,10 @@ def _composite_rows(xp: ChainerArrays, call: Call, z: Variable, *, parts: bool =
     return rows, c.denominator
 
 
-@np.errstate(all="ignore")
 def _composite_loss(xp: ChainerArrays, call: Call, z: Variable) -> Variable:
-    value = reduce(xp, call, *_composite_rows(xp, call, z))
-    return xp.astype(value, call.logits.dtype).variable
+    with np.errstate(all="ignore"):
+        value = reduce(xp, call, *_composite_rows(xp, call, z))
+        return xp.astype(value, call.logits.dtype).variable
 
 
 class _Loss(FunctionNode):  # type: ignore[misc]

@@ -40,16 +40,19 @@ def make_call(spec: Any, logits: Any, validate: bool | None, *arguments: Any) ->
     traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments))
     if validate is None:
         validate = jax.default_backend() == "cpu" and not traced
+    looked_at = bool(validate) and not traced
     # Constants are looked at while a function is traced, too: hence the evaluation at compile time.
     with jax.enable_x64(True), jax.ensure_compile_time_eval():
-        prepare(xp, spec, logits, *arguments, check_values=validate and not traced)
+        denominator = prepare(xp, spec, logits, *arguments, check_values=looked_at).denominator
+        if isinstance(denominator, float):  # of an int that no array holds, too
+            arguments = (*arguments[:-1], denominator)
 
         def array(x: Any) -> Any:
             if isinstance(x, tuple | list) and x is arguments[2] and isinstance(spec, SigmoidCrossEntropy):
                 return tuple(map(array, x))  # a pair of class weights
             return x if x is None else jnp.asarray(xp.asarray(x, logits, "argument"))
 
-        call = Deferred(spec, logits, tuple(map(array, arguments)), validate and not traced)
+        call = Deferred(spec, logits, tuple(map(array, arguments)), looked_at)
     return _checked_when_run(call) if validate and traced else call
 
 

@@ -243,7 +243,7 @@ def test_labels_that_are_none_are_refused(labels: Any) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"class_weight": {0: -1.0}}, {"class_weight": [1, np.inf]}, {"reduction": "average"}, {"precision": "best"}],
+    [{"class_weight": {0: np.nan}}, {"class_weight": [1, np.inf]}, {"reduction": "average"}, {"precision": "best"}],
 )
 def test_bad_arguments_are_refused(arguments: Any) -> None:
     with pytest.raises(ValueError, match=r"class_weight|reduction|precision"):

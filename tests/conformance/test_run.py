@@ -178,7 +178,7 @@ def test_known_failures_pass_and_an_unexpected_pass_fails(conformance: Conforman
         (("--backend", "toys:right"), "--spec must be given for 'toys:right'"),
         (("--backend", "nothing:right", "--spec", "spec.json"), "No module named 'nothing'"),
         (("--backend", "toys:missing", "--spec", "spec.json"), "missing"),
-        (("--backend", "torch:compiled"), "--spec must be given"),
+        (("--backend", "torch:fast"), "--spec must be given"),
         (("--backend", "numpy@/no/python"), "/no/python cannot be started"),
         (("--backend", "toys:right", "--spec", "spec.json", "--framework", "mxnet"), "`framework` must be one of"),
         (("--backend", "numpy", "--case", "no-such-case"), "no case has such a name"),

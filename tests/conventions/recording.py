@@ -39,7 +39,7 @@ def record(native: tuple[Any, Any], spec: Any, logits: Any, arguments: dict[str,
         "native": [None if x is None else _packed(np.asarray(x)) for x in native],
         "eps": eps,
     }
-    with (Path(folder) / f"{Path(test.partition('::')[0]).stem}{backend}.jsonl").open("a") as file:
+    with (Path(folder) / f"{Path(test.partition('::')[0]).stem}{backend}-{os.getpid()}.jsonl").open("a") as file:
         file.write(json.dumps(entry) + "\n")
 
 
