@@ -122,7 +122,7 @@ def _keeps_gradient(z: Tensor, spec: str) -> bool:
 def _evaluate(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
     *others, dtype, wanted = arguments
     kept = [cpu.memory_like(z)] if wanted and _keeps_gradient(z, others[-2]) else []
-    return cpu.evaluate(z, _given(None, *others), dtype, *(kept or [None])), kept
+    return cpu.evaluate(z, _given(None, *others), dtype, kept[0] if kept else None), kept
 
 
 def _shapes(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
@@ -164,7 +164,7 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        *arguments, kept = (*ctx.saved_tensors[:7], *ctx.others, list(ctx.saved_tensors[7:]))
+        arguments, kept = [*ctx.saved_tensors[:7], *ctx.others], list(ctx.saved_tensors[7:])
         z, key = arguments[0], ctx.others[0]
         if not is_once(upstream):
             gradient = composite_gradient(prepared(*_given(*arguments)._replace(validate=False)), upstream)
@@ -198,8 +198,9 @@ def _one_by_one(operator: Any) -> Any:
     return rule
 
 
-def _define() -> torch.library.Library:
-    library, operators = torch.library.Library("classweight", "DEF"), torch.ops.classweight
+def _define() -> Any:
+    make: Any = torch.library.Library  # whose methods have no types
+    library, operators = make("classweight", "DEF"), torch.ops.classweight
     tag = torch.Tag.pt2_compliant_tag
     library.define(f"loss({_GIVEN}, ScalarType dtype, bool wanted) -> Tensor", tags=tag)
     library.define(f"evaluate({_GIVEN}, ScalarType dtype, bool wanted) -> (Tensor, Tensor[])", tags=tag)
