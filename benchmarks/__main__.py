@@ -1,9 +1,11 @@
 """Forward and backward of every adapter against the framework's own weighted loss, side by side on this machine.
 
     python benchmarks --framework torch --framework keras:jax --shape 8192x1000 --shape bce-65536x80
+    python benchmarks gpu --out FOLDER
 
 Each framework runs in a process of its own, native, ours and exact taking turns there. What is compared is the same
-number, as is seen before the clock starts. ``nox -s benchmark`` does it in every framework's environment.
+number, as is seen before the clock starts. ``nox -s benchmark`` does it in every framework's environment; ``gpu`` runs
+all that there is to run on a GPU, tests included, and writes one text.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import gpu
 from cases import DEFAULT, QUICK, Case
 from frameworks import BACKENDS, CUDA, NAMED
 from measure import work
@@ -41,6 +45,7 @@ def main() -> int:
         "threads": options.threads,
         "seconds": 0.3 if options.quick else options.seconds,
         "pairs": 3 if options.quick else options.pairs,
+        **({"until": time.time() + options.within} if options.within else {}),
     }
     report: dict[str, Any] = {
         "machine": {"cpu": _cpu(), "platform": platform.platform(), **request},
@@ -95,6 +100,7 @@ def _options() -> argparse.Namespace:
     add("--threads", type=int, default=_processors())
     add("--seconds", type=float, default=1.5, help="to take pairs for, per framework and shape; five at least")
     add("--pairs", type=int, default=15, help="at most")
+    add("--within", type=float, metavar="SECONDS", help="start no shape later than this")
     add("--quick", action="store_true", help=f"{', '.join(QUICK)}, three pairs, no growth")
     add("--no-memory", action="store_true")
     add("--json", type=Path)
@@ -163,7 +169,7 @@ def _measure_memory(
         {**request, "backend": name, "task": "memory", "side": side, "cases": names}
         | {"growth": request["growth"] and names is large[0] and "compile" not in name}
         for name in backends
-        if name != "cupy" and "failed" not in report["backends"][name]
+        if name not in ("cupy", "torch:rivals") and "failed" not in report["backends"][name]
         for side in ("native", "ours")
         for names in large
     ]
@@ -184,5 +190,7 @@ def _cpu() -> str:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
         work(json.loads(sys.argv[2]))
+    elif sys.argv[1:2] == ["gpu"]:
+        sys.exit(gpu.main(sys.argv[2:]))
     else:
         sys.exit(main())

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DEFAULT", "QUICK", "Case", "batch"]
+__all__ = ["DEFAULT", "ON_A_GPU", "QUICK", "Case", "batch"]
 
 DEFAULT = (
     "8192x1000",
@@ -23,34 +23,45 @@ DEFAULT = (
     "bce-65536x80",
 )
 QUICK = ("8192x1000", "65536x10", "64x10")
+# The most telling first: what is left when the time is up is not measured.
+ON_A_GPU = tuple(
+    half + shape
+    for shape in ("8192x32000", "65536x10", "4096x1000", "16x21x512x512", "bce-65536x80", "8192x128256")
+    for half in ("", "bf16-")
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A shape with its classes second, ``8192x1000``; or that of a binary loss, ``bce-65536x80``."""
+    """A shape with its classes second, ``8192x1000``; a binary loss's, ``bce-65536x80``; ``bf16-8192x1000``."""
 
     name: str
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"(bce-)?[1-9]\d*(x[1-9]\d*)+", self.name):
+        if not re.fullmatch(r"(bf16-)?(bce-)?[1-9]\d*(x[1-9]\d*)+", self.name):
             raise ValueError(f"`shape` must be like 8192x1000, 32x21x128x128 or bce-65536x80; got {self.name!r}")
 
     @property
     def binary(self) -> bool:
-        return self.name.startswith("bce-")
+        return "bce-" in self.name
+
+    @property
+    def half(self) -> bool:
+        """Whether the logits are bfloat16."""
+        return self.name.startswith("bf16-")
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(map(int, self.name.removeprefix("bce-").split("x")))
+        return tuple(map(int, self.name.rpartition("-")[2].split("x")))
 
     def one(self) -> Case:
         """Return the case of a single row."""
-        return Case(re.sub(r"\d+", "1", self.name, count=1))
+        return Case(re.sub(r"\d+(?=x)", "1", self.name, count=1))
 
     @property
     def bytes(self) -> int:
-        """The size of the logits, which are float32."""
-        return 4 * math.prod(self.shape)
+        """The size of the logits."""
+        return (2 if self.half else 4) * math.prod(self.shape)
 
 
 def batch(case: Case, *, channels_last: bool = False) -> tuple[Any, Any, Any]:
@@ -60,7 +71,8 @@ def batch(case: Case, *, channels_last: bool = False) -> tuple[Any, Any, Any]:
     shape = (n, *rest, classes) if channels_last else case.shape
     logits = np.empty(shape, np.float32)
     rng.standard_normal(dtype=np.float32, out=logits)
-    weight = rng.uniform(0.5, 2, shape[-1] if case.binary else classes).astype(np.float32)
+    # Numbers that bfloat16 has too.
+    weight = (rng.integers(64, 256, shape[-1] if case.binary else classes) / 128).astype(np.float32)
     if case.binary:
         return logits, (rng.random(shape, np.float32) < 0.2).astype(np.float32), weight
     return logits, rng.integers(0, classes, (n, *rest)), weight

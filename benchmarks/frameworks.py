@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import math
 import os
 import time
@@ -44,13 +45,20 @@ class Framework:
     def to_native(self, x: Any) -> Any:
         return x
 
-    def to_logits(self, x: Any) -> Any:
+    def to_logits(self, x: Any, half: bool = False) -> Any:
+        if half:
+            raise ValueError("`shape` may begin with bf16- for PyTorch alone")
         return self.to_native(x)
 
-    def to_targets(self, x: Any) -> Any:
+    def to_targets(self, x: Any, half: bool = False) -> Any:
         return self.to_native(x)
 
-    def to_numpy(self, x: Any) -> Any:
+    def apart(self, side: str, logits: Any) -> Any:
+        """Return the logits of one side: a copy, where it writes over them."""
+        return logits
+
+    def to_plain(self, x: Any) -> Any:
+        """Return an array that arithmetic compares."""
         return np.asarray(x)
 
     def native(self, case: Case, weight: Any) -> Loss:
@@ -134,7 +142,7 @@ class CuPy(NumPy):
     def to_native(self, x: Any) -> Any:
         return self.xp.asarray(x)
 
-    def to_numpy(self, x: Any) -> Any:
+    def to_plain(self, x: Any) -> Any:
         return self.xp.asnumpy(x)
 
     def seconds(self, step: Callable[[], Any], repeats: int) -> float:
@@ -149,7 +157,11 @@ class CuPy(NumPy):
 
 
 class Torch(Framework):
-    """PyTorch, eager; ``compile`` has both sides compiled, ``vs-compile`` the native one alone."""
+    """PyTorch, eager; ``compile`` has both sides compiled, ``vs-compile`` the native one alone.
+
+    ``rivals`` is eager too and has more sides: the native loss compiled and, on a GPU, Liger's kernel where it is
+    installed, of index targets; its gradient takes the memory of the logits.
+    """
 
     def __init__(self, variant: str, device: str) -> None:
         self.adapter = importlib.import_module("classweight.adapters.torch")
@@ -159,14 +171,21 @@ class Torch(Framework):
     def to_native(self, x: Any) -> Any:
         return self.torch.from_numpy(x).to(self.device)
 
-    def to_logits(self, x: Any) -> Any:
-        return self.to_native(x).requires_grad_()
+    def to_logits(self, x: Any, half: bool = False) -> Any:
+        return self.to_targets(x, half).requires_grad_()
 
-    def to_numpy(self, x: Any) -> Any:
-        return x.detach().cpu().numpy()
+    def to_targets(self, x: Any, half: bool = False) -> Any:
+        native = self.to_native(x)
+        return native.bfloat16() if half and native.is_floating_point() else native
+
+    def apart(self, side: str, logits: Any) -> Any:
+        return logits.detach().clone().requires_grad_() if side == "liger" else logits
+
+    def to_plain(self, x: Any) -> Any:
+        return x.detach().float()
 
     def native(self, case: Case, weight: Any) -> Loss:
-        functions = self.torch.nn.functional
+        functions, weight = self.torch.nn.functional, weight.bfloat16() if case.half else weight
         if case.binary:
             return partial(functions.binary_cross_entropy_with_logits, pos_weight=weight)
         return partial(functions.cross_entropy, weight=weight)
@@ -178,10 +197,24 @@ class Torch(Framework):
 
     def losses(self, case: Case, weight: Any) -> dict[str, Loss]:
         losses = super().losses(case, weight)
-        compiled = {"": (), "vs-compile": ("native",), "compile": tuple(losses)}[self.variant]
+        if self.variant == "rivals":
+            losses |= self._rivals(case, self.to_native(weight))
+        compiled = {"vs-compile": ("native",), "compile": tuple(losses), "rivals": ("compiled",)}.get(self.variant, ())
         if compiled:
             self.torch.compiler.reset()
         return {name: self._compiled(loss) if name in compiled else loss for name, loss in losses.items()}
+
+    def _rivals(self, case: Case, weight: Any) -> dict[str, Loss]:
+        rivals = {"compiled": self.native(case, weight)}
+        if self.device == "cuda" and not case.binary and importlib.util.find_spec("liger_kernel"):
+            liger = importlib.import_module("liger_kernel.transformers.functional").liger_cross_entropy
+            weight = weight.bfloat16() if case.half else weight
+
+            def of_rows(logits: Any, targets: Any) -> Any:
+                return liger(logits.movedim(1, -1).reshape(-1, logits.shape[1]), targets.reshape(-1), weight)
+
+            rivals["liger"] = of_rows
+        return rivals
 
     def _compiled(self, loss: Loss) -> Loss:
         # A function of its own for each: what torch.compile keeps, it keeps by the code.
@@ -359,10 +392,10 @@ class Chainer(Framework):
         self.adapter = importlib.import_module("classweight.adapters.chainer")
         self.chainer = importlib.import_module("chainer")
 
-    def to_targets(self, x: Any) -> Any:
+    def to_targets(self, x: Any, half: bool = False) -> Any:
         return x.astype(np.int32)
 
-    def to_numpy(self, x: Any) -> Any:
+    def to_plain(self, x: Any) -> Any:
         return self.chainer.as_array(x)
 
     def native(self, case: Case, weight: Any) -> Loss:
@@ -397,6 +430,7 @@ BACKENDS: dict[str, type[Framework]] = {
     "torch": Torch,
     "torch:vs-compile": Torch,
     "torch:compile": Torch,
+    "torch:rivals": Torch,
     "tensorflow": TensorFlow,
     "tensorflow:function": TensorFlow,
     "keras:tensorflow": KerasTensorFlow,
@@ -407,9 +441,9 @@ BACKENDS: dict[str, type[Framework]] = {
     "chainer": Chainer,
     "cupy": CuPy,
 }
-# Measured when it is asked for: it compiles for minutes.
-NAMED = ("torch:compile",)
-CUDA = ("torch", "torch:vs-compile", "torch:compile", "cupy")
+# Measured when they are asked for: they compile for minutes.
+NAMED = ("torch:compile", "torch:rivals")
+CUDA = ("torch", "torch:vs-compile", "torch:compile", "torch:rivals", "cupy")
 
 
 def make_framework(backend: str, device: str) -> Framework:

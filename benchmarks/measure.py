@@ -32,7 +32,7 @@ Step = Callable[[], Any]
 SAMPLE_SECONDS = 0.02
 LEAST_PAIRS = 5
 # In float32, relative to the loss and to the largest gradient: more is another number, and no comparison.
-SAME = 1e-4
+SAME, SAME_IF_HALF = 1e-4, 1 / 32
 # Inputs, gradients and temporaries of the most wasteful side, in units of the logits.
 COPIES, COPIES_IF_BINARY = 12, 36
 STEPS, WARM_STEPS = 1000, 100
@@ -55,6 +55,9 @@ def work(request: dict[str, Any]) -> None:
     measure = {"times": _times, "memory": _peaks}[request["task"]]
     for name in request["cases"]:
         case = Case(name)
+        if time.time() > request.get("until", math.inf):
+            reply({"case": name, "skipped": "the time is up"})
+            continue
         try:
             result = _too_large(framework, case) or measure(framework, case, request)
         except Exception as error:  # costs its case, not the others
@@ -75,15 +78,17 @@ def _too_large(framework: Framework, case: Case) -> dict[str, Any]:
 def _arguments(framework: Framework, case: Case) -> tuple[tuple[Any, Any], Any]:
     """Return the logits and targets of a step, and the class weights, which are NumPy's."""
     logits, targets, weight = batch(case, channels_last=framework.channels_last)
-    return (framework.to_logits(logits), framework.to_targets(targets)), weight
+    return (framework.to_logits(logits, case.half), framework.to_targets(targets, case.half)), weight
 
 
 def _times(framework: Framework, case: Case, request: dict[str, Any]) -> dict[str, Any]:
     """Return the times of each side, once it has been seen that they compute the same number."""
-    arguments, weight = _arguments(framework, case)
-    losses = framework.losses(case, weight)
-    steps: dict[str, Step] = {side: partial(framework.training(loss), *arguments) for side, loss in losses.items()}
-    _check_same(framework, steps)
+    (logits, targets), weight = _arguments(framework, case)
+    steps: dict[str, Step] = {
+        side: partial(framework.training(loss), framework.apart(side, logits), targets)
+        for side, loss in framework.losses(case, weight).items()
+    }
+    _check_same(framework, steps, SAME_IF_HALF if case.half else SAME)
     result = _paired(framework, steps, request["seconds"], request["pairs"])
     if copy := framework.device_copy():
         step, size = copy
@@ -91,14 +96,16 @@ def _times(framework: Framework, case: Case, request: dict[str, Any]) -> dict[st
         # The milliseconds to read the logits twice and to write the gradient, at the speed of a copy.
         least = 3000 * case.bytes / (size / framework.seconds(step, 100))
         result["bandwidth"] = {side: least / ms for side, ms in result["ms"].items()}
+        peaks = {side: framework.device_peak(step) for side, step in steps.items()}
+        result["peaks"] = {side: peak / case.bytes for side, peak in peaks.items() if peak is not None}
     return result
 
 
-def _check_same(framework: Framework, steps: dict[str, Step]) -> None:
-    loss, gradient = map(framework.to_numpy, steps["native"]())
+def _check_same(framework: Framework, steps: dict[str, Step], same: float = SAME) -> None:
+    loss, gradient = map(framework.to_plain, steps["native"]())
     for side in steps:
-        value, found = map(framework.to_numpy, steps[side]())
-        if not (abs(value - loss) <= SAME * abs(loss) and abs(found - gradient).max() <= SAME * abs(gradient).max()):
+        value, found = map(framework.to_plain, steps[side]())
+        if not (abs(value - loss) <= same * abs(loss) and abs(found - gradient).max() <= same * abs(gradient).max()):
             raise ValueError(f"no comparison, for it is not the same number: native {loss}, {side} {value}")
 
 
@@ -118,6 +125,11 @@ def _paired(framework: Framework, steps: dict[str, Step], seconds: float, most: 
         "ms": {side: 1000 * float(np.median(found)) for side, found in times.items()},
         "ratio": {
             side: np.quantile(times["native"] / times[side], (0.5, 0.25, 0.75)).tolist() for side in ("ours", "exact")
+        },
+        "rivals": {
+            side: np.quantile(times[side] / times["ours"], (0.5, 0.25, 0.75)).tolist()
+            for side in steps
+            if side not in ("native", "ours", "exact")
         },
     }
 

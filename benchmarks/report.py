@@ -18,12 +18,13 @@ COLOURS = {"ours": "#1f6f8b", "exact": "#9cc5d3"}
 def table(report: dict[str, Any]) -> str:
     """Return what is printed: a block a shape, a line a framework, and what is known of each framework's process."""
     machine = report["machine"]
-    lines = [f"{machine['cpu']}, threads: {machine['threads']}, {machine['device']}, float32", NOTE]
+    lines = [f"{machine['cpu']}, threads: {machine['threads']}, {machine['device']}; float32 but for bf16", NOTE]
     heads = (*HEADS, "of the bandwidth") if machine["device"] == "cuda" else HEADS
     for shape in report["shapes"]:
         lines += ["", _line(shape, heads)]
         results = [result for result in report["results"] if result["case"] == shape]
-        lines += [_line(f"  {result['backend']}", _cells(result)) for result in results]
+        for result in results:
+            lines += [_line(f"  {result['backend']}", _cells(result)), *_further(result)]
     if any("growth" in backend for backend in report["backends"].values()):
         lines += [
             "",
@@ -56,6 +57,21 @@ def _cells(result: dict[str, Any]) -> tuple[str, ...]:
     return (*times, *ratios, *peaks, *([f"{share['native']:.0%} > {share['ours']:.0%}"] if share else []))
 
 
+def _further(result: dict[str, Any]) -> list[str]:
+    """Return a line for each other side, its time and how many times as fast ours is; and one of peaks on a device."""
+    lines = []
+    for side, ratio in result.get("rivals", {}).items():
+        cells = [_time(result["ms"][side]), "", "", "{:.2f} ({:.2f}-{:.2f})".format(*ratio)]
+        if share := result.get("bandwidth"):
+            cells += ["", "", "", f"{share[side]:.0%}"]
+        lines.append(_line(f"    {side} against ours", tuple(cells)))
+    if share := result.get("bandwidth"):
+        lines.append(f"    of the bandwidth: exact {share['exact']:.0%}")
+    if peaks := result.get("peaks"):
+        lines.append("    peaks: " + ", ".join(f"{side} {peak:.2f}" for side, peak in peaks.items()))
+    return lines
+
+
 def _grown(growth: dict[str, int]) -> str:
     return " > ".join(f"{growth[side] / 2**20:+.1f}" for side in ("native", "ours") if side in growth) or "not read"
 
@@ -78,7 +94,11 @@ def picture(report: dict[str, Any], file: Path) -> None:
     figure = Figure((2 + 3.7 * columns, 1.3 + rows * (0.7 + 0.3 * len(names))), layout="constrained")
     grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for axes, shape in zip(grid, shapes, strict=False):
-        axes.set_title(shape.replace("x", " x ").replace("bce-", "binary, "), fontsize=10, loc="left")
+        axes.set_title(
+            shape.replace("x", " x ").replace("bce-", "binary, ").replace("bf16-", "bfloat16, "),
+            fontsize=10,
+            loc="left",
+        )
         for place, name in enumerate(names):
             for offset, side in ((-0.19, "ours"), (0.19, "exact")):
                 if "ratio" in found[name, shape]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALL = ("64x10", "2x3x4x5", "bce-6x4")
@@ -79,6 +80,43 @@ def test_a_framework_that_cannot_be_started_is_a_failure(tmp_path: Path) -> None
     done = run("--backend", f"chainer@{tmp_path / 'python'}", "--shape", "4x3")
     assert done.returncode == 1
     assert f"failed: chainer: {tmp_path / 'python'} cannot be started" in done.stdout
+
+
+def test_a_shape_for_which_there_is_no_time_is_skipped() -> None:
+    """Those that follow are skipped as well, and the table is printed."""
+    done = run("--framework", "numpy", "--no-memory", "--within", "0.001", "--shape", "6x4", "--shape", "8x4")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("skipped: the time is up") == 2
+
+
+def gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(BENCHMARKS), "gpu", *arguments], capture_output=True, text=True)
+
+
+def test_what_a_gpu_has_to_show_is_one_text(tmp_path: Path) -> None:
+    """The command's stages, tried on the CPU: a little of everything."""
+    done = gpu("--out", str(tmp_path), "--device", "cpu", "--quick")
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = (tmp_path / "gpu.txt").read_text()
+    assert text.count(": passed, ") == 4
+    for found, times in (("test_nothing_synchronises[index]", 1), ("worst ULP", 2), ("compiled against ours", 1)):
+        assert text.count(found) == times
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_one_sentence_says_so(tmp_path: Path) -> None:
+    done = gpu("--out", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr == "`gpu` needs a GPU that PyTorch can use, and there is none here.\n"
+    assert not done.stdout
+
+
+def test_nine_minutes_are_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The stages that follow one another end in time; each group takes as long as its longest."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    groups = importlib.import_module("gpu").plan("cuda", False, tmp_path)
+    assert sum(max(stage.seconds for stage in group) for group in groups) < 9 * 60
+    assert [stage.name for group in groups for stage in group] == ["tests", "conformance", "compiled", "benchmark"]
 
 
 def test_another_number_is_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ class TorchArrays:
             return _beside(x, like)
         if x.ndim:
             refuse(name, f"be on the logits' device {like.device}", x.device)
-        return x.to(like.device, non_blocking=True)
+        return x.to(like.device, non_blocking=True)  # type: ignore[no-any-return]
 
     def to_numpy(self, x: Tensor) -> np.ndarray[Any, Any]:
         return (x.float() if x.dtype is torch.bfloat16 else x).numpy(force=True)

@@ -68,8 +68,8 @@ def loss(given: Arguments, dtype: torch.dtype | None) -> Tensor | None:
         others.append(x)
     wanted = torch.is_grad_enabled() and z.requires_grad
     validate = given.validate is True
-    value, _ = torch.ops.classweight.loss(z, targets, *others, key, validate, dtype or z.dtype, wanted)
-    return value  # type: ignore[no-any-return]
+    value: Tensor = torch.ops.classweight.loss(z, targets, *others, key, validate, dtype or z.dtype, wanted)
+    return value
 
 
 @torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
@@ -119,13 +119,13 @@ def _keeps_gradient(z: Tensor, spec: str) -> bool:
     return z.is_cpu and found.reduction != "none" and z.dtype is inside_of(xp, found, z.dtype)
 
 
-def _loss(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
+def _evaluate(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
     *others, dtype, wanted = arguments
     kept = [cpu.memory_like(z)] if wanted and _keeps_gradient(z, others[-2]) else []
-    return cpu.evaluate(z, _given(None, *others), dtype, *(kept or [None])), kept
+    return cpu.evaluate(z, _given(None, *others), dtype, kept[0] if kept else None), kept
 
 
-def _loss_shapes(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
+def _shapes(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
     *others, dtype, wanted = arguments
     call = prepared(*_given(z, *others)._replace(validate=False))
     value = z.new_empty(call.loss_shape(xp) if call.spec.reduction == "none" else (), dtype=dtype)
@@ -142,7 +142,7 @@ def _gradient(upstream: Tensor, kept: list[Tensor], z: Tensor, *arguments: Any) 
     return gradient
 
 
-def _loss_on_device(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
+def _evaluate_on_device(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
     *others, dtype, wanted = arguments
     value, _, statistics = gpu().evaluate(prepared(*_given(z, *others)), dtype)
     return value, list(statistics) if wanted else []
@@ -153,25 +153,31 @@ def _gradient_on_device(upstream: Tensor, kept: list[Tensor], *arguments: Any) -
     return gpu().gradient(call, tuple(kept), upstream)  # type: ignore[no-any-return]
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list[Tensor]]) -> None:
-    arguments = inputs[:-2]
-    ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[1])
-    ctx.save_for_backward(*arguments[:7], *output[1])
-    ctx.others = arguments[7:]
-    ctx.count = len(inputs)
+class _Differentiable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        value: Tensor
+        value, kept = torch.ops.classweight.evaluate(*inputs)
+        ctx.save_for_backward(*inputs[:7], *kept)
+        ctx.others, ctx.count = inputs[7:9], len(inputs)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        arguments, kept = [*ctx.saved_tensors[:7], *ctx.others], list(ctx.saved_tensors[7:])
+        z, key = arguments[0], ctx.others[0]
+        if not is_once(upstream):
+            gradient = composite_gradient(prepared(*_given(*arguments)._replace(validate=False)), upstream)
+        elif _keeps_gradient(z, key):
+            gradient = torch.where(kept[0] == 0, 0.0, kept[0] * upstream).to(z.dtype)
+        else:
+            gradient = torch.ops.classweight.gradient(upstream, kept, *arguments)
+        return gradient, *[None] * (ctx.count - 1)
 
 
-def _differentiate(ctx: Any, upstream: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    *arguments, kept = (*ctx.saved_tensors[:7], *ctx.others, list(ctx.saved_tensors[7:]))
-    z, key = arguments[0], ctx.others[0]
-    if not is_once(upstream):
-        gradient = composite_gradient(prepared(*_given(*arguments)._replace(validate=False)), upstream)
-    elif _keeps_gradient(z, key):
-        gradient = torch.where(kept[0] == 0, 0.0, kept[0] * upstream).to(z.dtype)
-    else:
-        gradient = torch.ops.classweight.gradient(upstream, kept, *arguments)
-    return gradient, *[None] * (ctx.count - 1)
+def _differentiable(*inputs: Any) -> Tensor:
+    """Return the loss by the operators that a graph is left with: what has no autograd of its own is called faster."""
+    return _Differentiable.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _one_by_one(operator: Any) -> Any:
@@ -192,18 +198,23 @@ def _one_by_one(operator: Any) -> Any:
     return rule
 
 
-def _define() -> torch.library.Library:
-    library, operators = torch.library.Library("classweight", "DEF"), torch.ops.classweight
+def _define() -> Any:
+    make: Any = torch.library.Library  # whose methods have no types
+    library, operators = make("classweight", "DEF"), torch.ops.classweight
     tag = torch.Tag.pt2_compliant_tag
-    library.define(f"loss({_GIVEN}, ScalarType dtype, bool wanted) -> (Tensor, Tensor[])", tags=tag)
+    library.define(f"loss({_GIVEN}, ScalarType dtype, bool wanted) -> Tensor", tags=tag)
+    library.define(f"evaluate({_GIVEN}, ScalarType dtype, bool wanted) -> (Tensor, Tensor[])", tags=tag)
     library.define(f"gradient(Tensor upstream, Tensor[] kept, {_GIVEN}) -> Tensor", tags=tag)
-    for device, loss, gradient in (("CPU", _loss, _gradient), ("CUDA", _loss_on_device, _gradient_on_device)):
-        library.impl("loss", loss, device)
+    library.impl("loss", _differentiable, "CompositeImplicitAutograd")
+    for device, evaluate, gradient in (
+        ("CPU", _evaluate, _gradient),
+        ("CUDA", _evaluate_on_device, _gradient_on_device),
+    ):
+        library.impl("evaluate", evaluate, device)
         library.impl("gradient", gradient, device)
-    torch.library.register_fake("classweight::loss", _loss_shapes, lib=library)
+    torch.library.register_fake("classweight::evaluate", _shapes, lib=library)
     torch.library.register_fake("classweight::gradient", lambda u, k, z, *_: torch.empty_like(z), lib=library)
-    torch.library.register_autograd("classweight::loss", _differentiate, setup_context=_keep, lib=library)
-    for name in ("loss", "gradient"):
+    for name in ("loss", "evaluate", "gradient"):
         torch.library.register_vmap(f"classweight::{name}", _one_by_one(getattr(operators, name)), lib=library)
     return library
 

@@ -75,7 +75,7 @@ def assert_same(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None
 
 
 @pytest.mark.parametrize("precision", ["native", "exact"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])  # each is kernels to compile
 @pytest.mark.parametrize("reduction", ["mean_over_weights", "none"])
 @each_spec
 def test_a_compiled_loss_has_the_bits_of_an_eager_one(
@@ -95,7 +95,7 @@ def test_a_loss_without_a_gradient_makes_none() -> None:
     with torch.no_grad():
         assert torch.equal(g(z), cwt.loss(INDEX, z, t))
     assert found == ["classweight.loss"]
-    assert torch.ops.classweight.loss(z, t, *[None] * 5, operators._named(INDEX), False, z.dtype, False)[1] == []
+    assert torch.ops.classweight.evaluate(z, t, *[None] * 5, operators._named(INDEX), False, z.dtype, False)[1] == []
 
 
 def test_an_upstream_gradient_scales_as_it_does_outside() -> None:
@@ -234,8 +234,9 @@ def test_the_operators_are_what_pytorch_expects_of_one() -> None:
     for spec in (INDEX, dataclasses.replace(INDEX, reduction="none"), dataclasses.replace(INDEX, precision="exact")):
         arguments = (z.clone().requires_grad_(), t, *[None] * 5, operators._named(spec), False, torch.float32, True)
         torch.library.opcheck(torch.ops.classweight.loss.default, arguments)
+        torch.library.opcheck(torch.ops.classweight.evaluate.default, (z, *arguments[1:]))
     stacked = torch.stack([z, 2 * z])
-    both = torch.func.vmap(lambda z: torch.ops.classweight.loss(z, *arguments[1:])[0])(stacked)
+    both = torch.func.vmap(lambda z: torch.ops.classweight.loss(z, *arguments[1:]))(stacked)
     assert torch.equal(both, torch.stack([cwt.loss(spec, z, t) for z in stacked]))
 
 

@@ -83,13 +83,33 @@ def test_a_distributed_tensor(mesh: DeviceMesh, placement: Any, spec: Any, targe
 @pytest.mark.parametrize("kind", [Wrapper, lambda x: x.as_subclass(Named)], ids=["wrapper", "subclass"])
 def test_a_subclass_in_any_argument(kind: Any, spec: Any, targets: Tensor) -> None:
     weight, mask = torch.arange(6.0), torch.tensor([True] * 5 + [False])
-    names = ("logits", "targets", "sample_weight", "mask")
-    given = dict(zip(names, (Z, targets, weight, mask), strict=True))
+    denominator, classes = torch.tensor(2.5), torch.tensor([3.0, 1, 2, 1])
+    names = ("logits", "targets", "sample_weight", "mask", "denominator", "class_weight")
+    given: dict[str, Any] = dict(zip(names, (Z, targets, weight, mask, denominator, classes), strict=True))
+    binary = isinstance(spec, SigmoidCrossEntropy)
+    if binary:
+        given["class_weight"] = (classes, classes)
     expected = cwt.loss(spec, **given)
     for name in names:
-        value = cwt.loss(spec, **{**given, name: kind(given[name])})
+        held = (classes, kind(classes)) if binary and name == "class_weight" else kind(given[name])
+        value = cwt.loss(spec, **{**given, name: held})
         assert type(value) in (Wrapper, Named)
         assert_close(value.held if isinstance(value, Wrapper) else value.as_subclass(Tensor), expected)
+
+
+@each_call
+def test_a_transform_of_any_argument(spec: Any, targets: Tensor) -> None:
+    """A batch of sample weights, of class weights or of targets, beside logits that are none."""
+    weights, classes = torch.arange(12.0).reshape(2, 6), torch.tensor([[3.0, 1, 2, 1], W])
+    for batches, f in (
+        (weights, lambda w: cwt.loss(spec, Z, targets, w)),
+        (torch.stack([targets, targets.flip(0)]), lambda t: cwt.loss(spec, Z, t)),
+        (
+            classes,
+            lambda w: cwt.loss(spec, Z, targets, class_weight=(w, w) if isinstance(spec, SigmoidCrossEntropy) else w),
+        ),
+    ):
+        assert_close(torch.func.vmap(f)(batches), torch.stack([f(x) for x in batches]))
 
 
 @each_call
@@ -107,6 +127,7 @@ def test_fake_tensors_in_their_mode_and_outside(spec: Any, targets: Tensor) -> N
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_a_nested_tensor_is_refused(layout: torch.layout) -> None:
     nested = torch.nested.nested_tensor([torch.randn(2, 4), torch.randn(3, 4)], layout=layout)
-    for name, z, t in (("logits", nested, T), ("targets", Z, nested)):
+    given = {"logits": Z, "targets": T}
+    for name in ("logits", "targets", "sample_weight", "class_weight", "mask", "denominator"):
         with pytest.raises(TypeError, match=f"`{name}` must be a dense tensor; got a nested tensor"):
-            cwt.loss(SoftmaxCrossEntropy(), z, t)
+            cwt.loss(SoftmaxCrossEntropy(), **{**given, name: nested})
