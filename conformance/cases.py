@@ -137,7 +137,8 @@ class Case:
     """One call of a loss and what must come of it.
 
     ``rule`` says how numbers are judged: "rounded" and "exact" are (a) and (b) of exact precision, "budget" allows
-    ``budget`` ULPs of the loss and of the gradient.
+    ``budget`` ULPs of the loss and of the gradient. ``layout`` is how arrays are to lie in memory, ``again`` whether
+    the gradient is to be asked for a second time.
     """
 
     id: str
@@ -154,6 +155,8 @@ class Case:
     loss: Exact | None = None
     gradient: Exact | None = None
     error: ExpectedError | None = None
+    layout: str | None = None
+    again: bool = False
 
     def request(self) -> dict[str, Any]:
         """Return the call as a worker gets it."""
@@ -164,6 +167,8 @@ class Case:
             "targets": self.targets.to_wire(),
             "arguments": {name: _argument_to_wire(value) for name, value in self.arguments.items()},
             "upstream": None if self.upstream is None else self.upstream.to_wire(),
+            **({"layout": self.layout} if self.layout else {}),
+            **({"again": True} if self.again else {}),
         }
 
     @classmethod
@@ -204,6 +209,8 @@ class Case:
             None if error else Exact.from_json(expected["loss"]),
             None if error else Exact.from_json(expected["gradient"]),
             ExpectedError(error["type"], tuple(error["contains"])) if error else None,
+            case.get("layout"),
+            case.get("again", False),
         )
 
 
