@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -260,11 +261,14 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=20, help="mutants a file")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--elements", type=int, default=20_000, help="of the sweeps")
-    parser.add_argument("--seconds", type=float, default=180)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--no-compiler", action="store_true", help="hide Numba: what arrays compute is judged")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("files", type=Path, nargs="+")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
+    if options.no_compiler:
+        sys.modules["numba"] = None  # type: ignore[assignment]
     for name in {backend.partition(":")[0] for backend in options.backend} & set(FRAMEWORKS):
         importlib.import_module(name)
     paths = [path.resolve() for path in options.files]
@@ -273,7 +277,9 @@ def main() -> int:
 
     cases = list(suite("", options.elements))
     kept = []
-    if any(backend.partition(":")[0] in ("numpy", "torch", "chainer") for backend in options.backend):
+    if not options.no_compiler and any(
+        backend.partition(":")[0] in ("numpy", "torch", "chainer") for backend in options.backend
+    ):
         assert judged("numpy", cases, judge) is None  # compiles the kernels, once for all
         kept = [KERNELS, "classweight.compute"]
     known = set()
@@ -281,11 +287,17 @@ def main() -> int:
         lines = map(json.loads, options.out.read_text().splitlines())
         known = {(line["file"], line["function"], line["line"], line["before"], line["after"]) for line in lines}
 
-    def lines_of(backend: str) -> Any:
-        forget([KERNELS] if KERNELS in kept else [])
-        return reached(backend, cases, judge, paths)
+    @lru_cache
+    def lines_of(backend: str) -> dict[str, list[int]]:
+        """Return the lines that are run through; asked for mutants that survive."""
 
-    covered = [apart(lambda backend=backend: lines_of(backend), 600) for backend in options.backend]
+        def found() -> Any:
+            forget([KERNELS] if KERNELS in kept else [])
+            return reached(backend, cases, judge, paths)
+
+        lines: dict[str, list[int]] = apart(found, options.seconds)
+        return lines
+
     with options.out.open("a") as out:
         for path in paths:
             found = sites(ast.parse(path.read_text()))
@@ -297,12 +309,7 @@ def main() -> int:
                     continue
                 started, failure, by = time.monotonic(), None, ""
                 is_kernel = module_of(path) == KERNELS
-                through = [
-                    backend
-                    for backend, lines in zip(options.backend, covered, strict=True)
-                    if is_kernel or isinstance(lines, str) or _runs(site.node, lines[str(path)])
-                ]
-                for backend in through:
+                for backend in options.backend:
 
                     def one(backend: str = backend, tree: Any = tree, path: Path = path) -> str | None:
                         forget([KERNELS] if KERNELS in kept and module_of(path) != KERNELS else [])
@@ -313,6 +320,8 @@ def main() -> int:
                     if failure:
                         by = backend
                         break
+                through = failure or is_kernel
+                through = through or any(_runs(site.node, lines_of(name)[str(path)]) for name in options.backend)
                 result = "killed" if failure else "survived" if through else "unreached"
                 record = {
                     "file": file,
