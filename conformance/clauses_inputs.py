@@ -91,6 +91,9 @@ def _no_probabilities(end: str, dtype: str, fields: dict[str, Any]) -> Iterator[
             name = f"no-probs-clip-{clip}-renormalize-{renormalize}"
             yield draft(f"{name}-index-{end}", spec, sums, [0, 0, 1, 0, 2, 0, 1], dtype, flags=flags, upstream=up[:7])
             yield draft(f"{name}-soft-{end}", spec, sums, t, dtype, flags=flags, upstream=up[:7])
+            dead: list[Any] = [[0, 0, 0], [NAN, 0.5, 0.5], [INF, 1, 0], [1, -1, 0], [0.25, 0.25, 0.5]]
+            none: list[Any] = [[0, 0, 0]] * 4 + [[1, 1, 1]]
+            yield draft(f"{name}-no-target-{end}", spec, dead, none, dtype, flags=("AllZeroTargets",))
     spec = Softmax(inputs="probs", renormalize="after", clip=0, reduction="none", **fields)
     yield draft(f"no-probs-clip-0-renormalize-after-{end}", spec, sums[:5], t[:5], dtype, flags=flags)
     spec = Softmax(inputs="log_probs", reduction="none", **fields)

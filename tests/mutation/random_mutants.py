@@ -1,8 +1,8 @@
 """Random mutants of the code that computes, judged by the suite: what it catches, and what it does not.
 
 ``python tests/mutation/random_mutants.py --backend numpy --count 20 FILE...`` runs in one framework's environment; each
-mutant is one change of one expression, in a process of its own that imports the library anew. ``--page`` writes the
-table of all results.
+mutant is one change of one expression, in a process of its own that imports the library anew. `page` makes a table of
+the results.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -195,13 +195,19 @@ def judged(backend: str, cases: Sequence[Any], judge: Any) -> str | None:
 
 def reached(backend: str, cases: Sequence[Any], judge: Any, paths: Sequence[Path]) -> dict[str, list[int]]:
     """Return the lines of the files that the suite runs through."""
-    found: dict[str, set[int]] = {str(path): set() for path in paths}
+    # An installation has files of its own.
+    specs = [importlib.util.find_spec(module_of(path)) for path in paths]
+    found: dict[str, set[int]] = {os.path.realpath(str(spec and spec.origin)): set() for spec in specs}
+    ours = dict(zip(found, map(str, paths), strict=True))
+
+    @cache
+    def lines_of(file: str) -> set[int] | None:
+        return found.get(os.path.realpath(file))
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
-        file = os.path.realpath(frame.f_code.co_filename)
-        if file not in found:
+        lines = lines_of(frame.f_code.co_filename)
+        if lines is None:
             return None
-        lines = found[file]
 
         def of_lines(frame: Any, event: str, argument: Any) -> Any:
             lines.add(frame.f_lineno)
@@ -216,7 +222,7 @@ def reached(backend: str, cases: Sequence[Any], judge: Any, paths: Sequence[Path
     finally:
         sys.settrace(None)
     assert failure is None, failure
-    return {path: sorted(lines) for path, lines in found.items()}
+    return {ours[path]: sorted(lines) for path, lines in found.items()}
 
 
 def apart(function: Callable[[], Any], seconds: float) -> Any:
