@@ -239,6 +239,11 @@ def numbers() -> Iterator[Draft]:
         exact = Softmax(inputs="log_probs", reduction="none", precision="exact", class_weight=weights)
         flags = ("HalfDoubleRounding",)
         yield draft(f"double-rounding-{dtype}", exact, [[-1.0, -1], [-1, -1]], [0, 1], dtype, flags=flags)
+        weights = [1 + 3 * 2.0**-bits - 2.0**-22 + 2.0**-40, 1 + 2.0**-bits + 2.0**-22 - 2.0**-40]
+        exact = Softmax(inputs="log_probs", reduction="none", precision="exact", class_weight=weights)
+        note = "two of float32's numbers beside the tie"
+        z = [[-1.0, -1], [-1, -1]]
+        yield draft(f"double-rounding-beside-a-tie-{dtype}", exact, z, [0, 1], dtype, flags=flags, note=note)
     spec = Softmax(class_weight=W, reduction="none")
     note = "as TensorFlow's bfloat16 kernels, which compute in bfloat16, do not"
     yield draft("bfloat16-inside", spec, Z, HOT, "bfloat16", upstream=S, note=note)
