@@ -1407,7 +1407,7 @@ class _Cache(Cache):
 
 
 class Kernel:
-    """A kernel in memory of its own; ``ctypes`` takes the address of its arguments."""
+    """A kernel in memory of its own: its ``address``, and ``ctypes``, a function of the address of its arguments."""
 
     def __init__(self, name: str, code: bytes) -> None:
         target = binding.Target.from_triple(binding.get_process_triple())
@@ -1415,4 +1415,5 @@ class Kernel:
         self.engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
         self.engine.add_object_file(binding.ObjectFileRef.from_data(code))
         self.engine.finalize_object()
-        self.ctypes = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.engine.get_function_address(name))
+        self.address = self.engine.get_function_address(name)
+        self.ctypes = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address)
