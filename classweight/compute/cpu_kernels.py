@@ -1347,7 +1347,8 @@ def compiled(name: str, inside: str) -> Any:
 @global_compiler_lock
 def _code_of(kernel: Any) -> tuple[str, bytes]:
     """Return a kernel's name and object code, of the folder in which Numba keeps what it compiled, or compiled now."""
-    function = CFunc(kernel, ((types.voidptr,), types.void), locals={}, options={"nopython": True, "error_model": "numpy"})
+    options = {"nopython": True, "error_model": "numpy"}
+    function: Any = CFunc(kernel, ((types.voidptr,), types.void), locals={}, options=options)
     cache = code = None
     # Without a folder, or with one that is broken or closed to us, each process compiles.
     with suppress(Exception):
