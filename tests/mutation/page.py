@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,14 @@ def reasons() -> dict[tuple[str, ...], str]:
 def key(line: Line) -> tuple[str, ...]:
     """Return by what a survivor's reason is found: not by its line, which moves."""
     return tuple(line[name] for name in ("file", "function", "before", "after"))
+
+
+def merged(lines: Iterable[Line]) -> list[Line]:
+    """Return one line a mutant: what one backend kills is killed, what one reaches is reached."""
+    found: dict[Any, Line] = {}
+    for line in sorted(lines, key=lambda line: RESULTS.index(line["result"])):
+        found.setdefault((*key(line), line["line"]), line)
+    return list(found.values())
 
 
 def tables(lines: Sequence[Line], why: Mapping[tuple[str, ...], str]) -> Iterator[str]:
@@ -56,7 +64,7 @@ def _code(text: str) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the page and return the exit status."""
-    lines = [json.loads(line) for path in arguments for line in Path(path).read_text().splitlines()]
+    lines = merged(json.loads(line) for path in arguments for line in Path(path).read_text().splitlines())
     text, why = PAGE.read_text(), reasons()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
