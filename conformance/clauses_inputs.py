@@ -91,6 +91,9 @@ def _no_probabilities(end: str, dtype: str, fields: dict[str, Any]) -> Iterator[
             name = f"no-probs-clip-{clip}-renormalize-{renormalize}"
             yield draft(f"{name}-index-{end}", spec, sums, [0, 0, 1, 0, 2, 0, 1], dtype, flags=flags, upstream=up[:7])
             yield draft(f"{name}-soft-{end}", spec, sums, t, dtype, flags=flags, upstream=up[:7])
+            lost = [[-INF, 0.5, 0.25], [0.5, 0.25, 0.25]]
+            halves = [[0, 0.5, 0.5], [0.5, 0.5, 0]]
+            yield draft(f"{name}-minus-infinite-{end}", spec, lost, halves, dtype, flags=flags)
             dead: list[Any] = [[0, 0, 0], [NAN, 0.5, 0.5], [INF, 1, 0], [1, -1, 0], [0.25, 0.25, 0.5]]
             none: list[Any] = [[0, 0, 0]] * 4 + [[1, 1, 1]]
             yield draft(f"{name}-no-target-{end}", spec, dead, none, dtype, flags=("AllZeroTargets",))
