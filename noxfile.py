@@ -175,9 +175,11 @@ def parity(session: nox.Session) -> None:
     def options(names: Iterable[str]) -> list[str]:
         return [option for name in names for option in ("--backend", backends[name])]
 
-    report = str(ROOT / ".nox" / "parity.json")
-    suite = ("-m", "classweight", "conformance", "--timeout", "300", "--json", report)
-    session.run(python, *suite, *options(backends), *session.posargs)
+    written = ["--json", str(ROOT / ".nox" / "parity.json")]
+    if not {"--clause", "--case"} & {*session.posargs}:  # a part of the suite is no page
+        written += ["--markdown", str(ROOT / "docs" / "parity.md")]
+    suite = ("-m", "classweight", "conformance", "--timeout", "300")
+    session.run(python, *suite, *written, *options(backends), *session.posargs)
 
     def run(command: tuple[str, ...], keras_backend: str = "") -> Any:
         return session.run(*command, env={"KERAS_BACKEND": keras_backend}, silent=True)
