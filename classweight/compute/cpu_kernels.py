@@ -21,13 +21,17 @@ thread of any library, and Numba compiles that in a third of the time that array
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import cfunc, njit, types
-from numba.core import cgutils
+from numba import njit, types
+from numba.core import cgutils, registry
+from numba.core.caching import Cache, CacheImpl
+from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, overload
 
 # Sums may be taken in any order, which the compiler fixes, and products be fused with them.
@@ -1354,30 +1358,62 @@ def compiled(name: str, inside: str) -> Any:
         "distribution_tiles": distribution_of_tiles,
         "elements": of_elements,
     }[name]
-    # Numba keeps what it compiled in files named for the function. Two processes that compile one for another type at
-    # once would each take the same file, and a later one load the other kernel.
+    # Two processes that compile this function for another type at once shall not write to the same file.
     kernel.__qualname__ = f"{name}_{inside}"
-    signature = types.void(types.voidptr)
-    try:
-        return Kernel(cfunc(signature, nopython=True, cache=True)(kernel))
-    except Exception:  # no folder for a cache, or a broken one: it is compiled in each process
-        return Kernel(cfunc(signature, nopython=True)(kernel))
+    return Kernel(*_code_of(kernel))
+
+
+@global_compiler_lock
+def _code_of(kernel: Any) -> tuple[str, bytes]:
+    """Return a kernel's name and object code, of the folder in which Numba keeps what it compiled, or compiled now."""
+    function = CFunc(kernel, ((types.voidptr,), types.void), locals={}, options={"nopython": True})
+    cache = code = None
+    # Without a folder, or with one that is broken or closed to us, each process compiles.
+    with suppress(Exception):
+        cache = _Cache(kernel)
+        code = cache.load_overload(function._sig, registry.cpu_target.target_context)
+    if code is None:
+        compiled = function._compile_uncached()
+        code = _Code.reduce(compiled)
+        if cache is not None:
+            with suppress(Exception):
+                cache.flush()
+                cache.save_overload(function._sig, compiled)
+    return code
+
+
+class _Code(CacheImpl):
+    """What is kept of a kernel.
+
+    Numba would keep what other functions can be compiled with, too, and load it into its own memory; there, functions
+    of one name share the code that came first, and a kernel that was compiled has other last bits than one that was
+    kept.
+    """
+
+    @staticmethod
+    def reduce(compiled: Any) -> tuple[str, bytes]:
+        _, _, (code, _) = compiled.library.serialize_using_object_code()
+        return compiled.fndesc.llvm_cfunc_wrapper_name, code
+
+    def rebuild(self, context: Any, kept: tuple[str, bytes]) -> tuple[str, bytes]:
+        return kept
+
+    def check_cachable(self, compiled: Any) -> bool:
+        return True
+
+
+class _Cache(Cache):
+    _impl_class = _Code
 
 
 class Kernel:
-    """A kernel in memory of its own.
+    """A kernel in memory of its own: its ``address``, and ``ctypes``, a function of the address of its arguments."""
 
-    In Numba's, functions of one name share the code that came first, of the function by itself and not as the kernel's
-    compilation left it: a kernel that was compiled would have other last bits than one that was kept on disk.
-    """
-
-    def __init__(self, compiled: Any) -> None:
-        library = compiled._library
-        _, _, (code, _) = library.serialize_using_object_code()
+    def __init__(self, name: str, code: bytes) -> None:
         target = binding.Target.from_triple(binding.get_process_triple())
         machine = target.create_target_machine(codemodel="jitdefault", jit=True)
         self.engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
         self.engine.add_object_file(binding.ObjectFileRef.from_data(code))
         self.engine.finalize_object()
-        self.address = self.engine.get_function_address(compiled.native_name)
+        self.address = self.engine.get_function_address(name)
         self.ctypes = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address)
