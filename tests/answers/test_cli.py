@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,13 @@ def test_a_bad_file_is_refused_in_words(
     output = capsys.readouterr()
     assert output.out == "" and message in output.err
     assert output.err.startswith(f"classweight {command[0]}: ")
+
+
+def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"classweight {version('classweight')}\n"
+    assert piped(["--version"]).stdout.decode() == f"classweight {version('classweight')}\n"
 
 
 def test_a_picture_in_no_folder_is_refused(batch: str, capsys: pytest.CaptureFixture[str]) -> None:
