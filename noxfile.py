@@ -125,6 +125,8 @@ def lint(session: nox.Session) -> None:
     # At the root mypy would find ./classweight, and silently check that alone.
     session.chdir(session.create_tmp())
     session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "--package", "classweight")
+    scripts = [str(path) for folder in ("examples", "docs") for path in sorted((ROOT / folder).glob("*.py"))]
+    session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), *scripts)
 
 
 @nox.session(requires=["package"])
