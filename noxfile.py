@@ -45,7 +45,7 @@ BENCHMARK = {
 nox.options.default_venv_backend = "virtualenv"  # uv knows other variables than pip
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["package", "core", "lint", "tests", "tensorflow", "chainer"]
+nox.options.sessions = ["package", "core", "lint", "docs", "tests", "tensorflow", "chainer"]
 
 
 def constrain(session: nox.Session, environment: str) -> None:
@@ -127,6 +127,13 @@ def lint(session: nox.Session) -> None:
     session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "--package", "classweight")
     scripts = [str(path) for folder in ("examples", "docs") for path in sorted((ROOT / folder).glob("*.py"))]
     session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), *scripts)
+
+
+@nox.session(requires=["package"])
+def docs(session: nox.Session) -> None:
+    """Build the site of docs/ and of the docstrings, every link followed, into .nox/site."""
+    install(session, "docs", "", *groups("docs"))
+    session.run("mkdocs", "build", "--strict")  # --quiet would let all links pass
 
 
 @nox.session(requires=["package"])

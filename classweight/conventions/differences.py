@@ -21,6 +21,8 @@ DropIn = TypeVar("DropIn", bound=Callable[..., object])
 class Difference:
     """One case: what the native call does with it and what the spec does.
 
+    Examples
+    --------
     >>> [d.id for d in DIFFERENCES if d.framework == "sklearn"]
     ['sklearn-zero-weights', 'sklearn-soft-targets']
     """

@@ -31,7 +31,7 @@ def test_a_page_is_a_question_an_answer_and_code(page: Path) -> None:
     assert f"({page.name})" in INDEX.read_text()
 
 
-@pytest.mark.parametrize("page", [README, *DOCS], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *DOCS], ids=lambda page: "/".join(page.parts[-2:]))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         assert target.startswith("https://") or (page.parent / target).exists(), target
