@@ -69,7 +69,7 @@ def adjust_logits(logits: Logits, offsets: npt.ArrayLike, *, axis: int = -1) -> 
     logits : array or tensor of any framework
         Of a floating type. Gradients flow through; the type and the device stay.
     offsets : array-like of shape (C,)
-        Of `logit_offsets`.
+        Of `logit_offsets`: constants that the host can read.
     axis : int
         The class axis: the last, and 1 for PyTorch's maps of shape ``(N, C, d1, ...)``.
 
