@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -40,6 +41,17 @@ BENCHMARK = {
         *("keras:torch", "keras:jax", "jax"),
     ),
     "chainer": ("chainer",),
+}
+# What runs with the lowest versions: extras, backends, tests, and which of these need what is not installed there.
+LOWEST: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], str]] = {
+    "torch": (("torch", "conformance"), ("numpy", "torch"), ("tests/weights/test_torch.py",), ""),
+    "tensorflow": (
+        ("tensorflow", "keras", "conformance"),
+        ("tensorflow", "keras:tensorflow"),
+        ("tests/adapters/test_keras.py", "tests/weights/test_tensorflow.py", "tests/weights/test_keras.py"),
+        "not keras_2 and not DataLoader",
+    ),
+    "jax": (("jax", "conformance"), ("jax",), ("tests/weights/test_jax.py",), ""),
 }
 
 nox.options.default_venv_backend = "virtualenv"  # uv knows other variables than pip
@@ -173,6 +185,24 @@ def chainer(session: nox.Session) -> None:
     install(session, "chainer", "[chainer,conformance]", *groups("pytest"))
     pytest(session, *files("chainer"), "--doctest-modules", "--pyargs", "classweight.adapters.chainer")
     session.run("python", "-m", "classweight", "conformance")
+
+
+@nox.session(requires=["package"], python="3.11")
+@nox.parametrize("framework", LOWEST)
+def lowest(session: nox.Session, framework: str) -> None:
+    """Run the suite and some tests with the lowest versions that pyproject allows."""
+    extras, backends, tests, left_out = LOWEST[framework]
+    project = PROJECT["project"]
+    wanted = [*project["dependencies"], *(each for extra in extras for each in project["optional-dependencies"][extra])]
+    pins = {name: f"{name}=={floor}" for name, floor in (re.match(r"([\w-]+)>=([\d.]+)", w).groups() for w in wanted)}
+    if framework == "jax":
+        del pins["numpy"]  # it needs a later one than we do
+    session.install(*pins.values(), *groups("pytest"))
+    session.install("--force-reinstall", "--no-deps", str(next(DIST.glob("*.whl"))))
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.run("python", "-m", "pytest", "-k", left_out, *tests, env={"CLASSWEIGHT_RECORD": str(RECORDS)})
+    named = [option for name in backends for option in ("--backend", name)]
+    session.run("python", "-m", "classweight", "conformance", "--timeout", "300", "--elements", "20000", *named)
 
 
 @nox.session(venv_backend="none")
