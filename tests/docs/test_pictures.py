@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 
@@ -21,8 +22,8 @@ def test_the_pictures_are_what_the_numbers_draw() -> None:
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.stem)
-def test_a_picture_has_words_and_paper_of_its_own_and_nothing_from_elsewhere(picture: object) -> None:
-    text = picture.read_text()  # type: ignore[attr-defined]
+def test_a_picture_has_words_and_paper_of_its_own_and_nothing_from_elsewhere(picture: Path) -> None:
+    text = picture.read_text()
     root = ET.fromstring(text)
     title, description = root.findtext(f"{SVG}title"), root.findtext(f"{SVG}desc")
     assert title and description
@@ -31,7 +32,7 @@ def test_a_picture_has_words_and_paper_of_its_own_and_nothing_from_elsewhere(pic
     assert paper is not None and (paper.get("width"), paper.get("height")) == (root.get("width"), root.get("height"))
     assert "prefers-color-scheme: dark" in text
     assert not {"script", "image", "use"} & {element.tag.removeprefix(SVG) for element in root.iter()}
-    assert f"(docs/{picture.name})" in README.read_text()  # type: ignore[attr-defined]
+    assert f"(docs/{picture.name})" in README.read_text()
 
 
 def test_five_frameworks_have_five_numbers() -> None:
