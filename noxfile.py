@@ -132,7 +132,7 @@ def tests(session: nox.Session) -> None:
     here = ("__init__", "__pycache__", "numpy", "torch")
     others = [path.name for path in ROOT.glob("adapters/*") if path.stem not in here]
     ignored = [f"--ignore-glob=/*/classweight/adapters/{name}" for name in others]
-    ignored += [f"--ignore-glob=/*/tests/*/*_{name}.py" for name in (*ELSEWHERE, "triton")]
+    ignored += [f"--ignore-glob=/*/tests/*/*_{name}.py" for name in (*ELSEWHERE, "trainers", "triton")]
     pytest(session, "tests", "--doctest-modules", "--pyargs", "classweight", *ignored)
     if sys.platform == "linux":
         pytest(session, *files("triton"), TRITON_INTERPRET="1")
@@ -162,6 +162,13 @@ def chainer(session: nox.Session) -> None:
     install(session, "chainer", "[chainer,conformance]", *groups("pytest"))
     pytest(session, *files("chainer"), "--doctest-modules", "--pyargs", "classweight.adapters.chainer")
     session.run("python", "-m", "classweight", "conformance")
+
+
+@nox.session(requires=["package"])
+def trainers(session: nox.Session) -> None:
+    """Test the examples and pages on transformers, accelerate, Lightning and Spark, which needs Java."""
+    install(session, "trainers", "[torch]", *groups("pytest", "trainers"))
+    pytest(session, *files("trainers"))
 
 
 @nox.session(venv_backend="none")
