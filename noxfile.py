@@ -42,6 +42,13 @@ BENCHMARK = {
     "chainer": ("chainer",),
 }
 
+# Which session's environment an adapter is soaked in, and for how many steps: fewer where each shape is compiled.
+SOAK = {
+    "tests": {"numpy": 100_000, "torch": 100_000},
+    "chainer": {"chainer": 100_000},
+    "tensorflow": {"tensorflow": 5_000, "jax": 5_000},
+}
+
 nox.options.default_venv_backend = "virtualenv"  # uv knows other variables than pip
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
@@ -204,6 +211,15 @@ def parity(session: nox.Session) -> None:
         compiled = pool.submit(run, (*replay, "--every", "50", *options(COMPILED)))
         plain = pool.submit(run, (*replay, *options(name for name in backends if name not in COMPILED)))
         print(plain.result(), compiled.result(), sep="\n")
+
+
+@nox.session(venv_backend="none")
+def soak(session: nox.Session) -> None:
+    """Run many steps of changing shapes on every adapter, whose memory must stay; steps in threads and in workers."""
+    pythons = environments(session, SOAK)
+    for home, adapters in SOAK.items():
+        for name, steps in adapters.items():
+            session.run(pythons[home], "tests/soak/steps.py", name, str(steps))
 
 
 @nox.session(venv_backend="none")
