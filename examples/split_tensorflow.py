@@ -2,7 +2,7 @@
 
 Two devices of the CPU get eight rows each, of different classes. Keras sums the replicas' gradients, so each replica's
 loss must be its share of the mean: the sum of the weights is all-reduced before. The example trains in a loop of its
-own, and by ``fit`` with several steps in one execution, and prints the largest difference from one device's loss and
+own and by ``fit``, and prints the largest difference from one device's loss and
 parameters, in ULPs of float32.
 """
 
@@ -112,13 +112,14 @@ def main() -> None:
         "loop": (by_loop(two), by_loop(one), True),
         "loop, means of the replicas": (by_loop(two, exact=False), by_loop(one), False),
         "fit": (by_fit(two, WeightedMean, 1), by_fit(one, WeightedMean, 1), True),
-        "fit, 2 steps an execution": (by_fit(two, WeightedMean, 2), by_fit(one, WeightedMean, 1), True),
+        # TensorFlow 2.21 runs no several steps in one execution on two replicas, with Keras's own losses either.
+        "fit on one, 2 steps an execution": (by_fit(one, WeightedMean, 2), by_fit(one, WeightedMean, 1), True),
         "fit, means of the replicas": (by_fit(two, MeanOfReplica, 1), by_fit(one, WeightedMean, 1), False),
     }
-    print(f"{'':30} {'loss':>12} {'parameters':>12}")
+    print(f"{'':33} {'loss':>12} {'parameters':>12}")
     for name, (found, expected, is_exact) in runs.items():
         loss, parameters = ulps(found, expected)
-        print(f"{name:30} {loss:>12,.0f} {parameters:>12,.0f}")
+        print(f"{name:33} {loss:>12,.0f} {parameters:>12,.0f}")
         assert max(loss, parameters) <= 32 if is_exact else min(loss, parameters) > 1000
 
 
