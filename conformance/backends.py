@@ -135,7 +135,7 @@ class Torch:
 
     def _graph(self, spec: Any) -> Callable[..., Any]:
         self.torch._dynamo.reset()  # each spec is a graph of its own, and Dynamo stops after a few of one function
-        return self.torch.compile(self.loss, fullgraph=True, backend="aot_eager")  # type: ignore[no-any-return]
+        return self.torch.compile(self.loss, fullgraph=True, backend="aot_eager")
 
 
 class Chainer(NumPy):
