@@ -9,5 +9,5 @@ from pathlib import Path
 
 def test_steps() -> None:
     script = Path(__file__).with_name("steps.py")
-    run = subprocess.run([sys.executable, script, "jax", "400"], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, script, "jax", "2000"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
