@@ -112,7 +112,7 @@ def main() -> None:
         "loop": (by_loop(two), by_loop(one), True),
         "loop, means of the replicas": (by_loop(two, exact=False), by_loop(one), False),
         "fit": (by_fit(two, WeightedMean, 1), by_fit(one, WeightedMean, 1), True),
-        # TensorFlow 2.21 runs no several steps in one execution on two replicas, with Keras's own losses either.
+        # TensorFlow 2.21 runs no several steps in one execution on two replicas, of a loss of tf.nn alone either.
         "fit on one, 2 steps an execution": (by_fit(one, WeightedMean, 2), by_fit(one, WeightedMean, 1), True),
         "fit, means of the replicas": (by_fit(two, MeanOfReplica, 1), by_fit(one, WeightedMean, 1), False),
     }
