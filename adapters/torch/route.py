@@ -38,6 +38,17 @@ def loss_parts(given: Arguments) -> tuple[Tensor, Tensor]:
     return numerator, denominator.to(torch.float64)
 
 
+def denominator(given: Arguments) -> Tensor:
+    """Return the denominator of a mean in float64; of the logits, shape and device are asked alone."""
+    with mode_of((given.logits, *given.tensors())):
+        call = given.call()
+        if cpu.is_fused(given):
+            return torch.full((), cpu.denominator(given), dtype=torch.float64)
+        found = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype))
+        found = xp.asarray(found, call.logits, "denominator")
+        return found.to(torch.float64)  # type: ignore[no-any-return]
+
+
 _summed = kept(summed.__wrapped__)
 
 
