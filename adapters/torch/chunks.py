@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +19,7 @@ from torch.nn.functional import linear
 
 from ...call import Call, check_targets
 from ...compute import cpu as kernels
-from ...lowering import changed, inside_of, magnitudes, unless_empty
-from ...spec import SigmoidCrossEntropy
+from ...lowering import changed, magnitudes, unless_empty
 from . import cpu, route, threads
 from .arrays import HALF, TENSORS, is_dense, is_once, kept, mode_of, round_once, xp
 from .cpu import Arguments
@@ -56,8 +54,8 @@ class Layer(NamedTuple):
 
     def cast(self) -> Layer:
         """Return the arguments in the type that is computed in."""
-        hidden, weight, bias = (None if x is None else x.to(self.dtype) for x in self[:3])
-        return self._replace(hidden=hidden, weight=weight, bias=bias)
+        bias = None if self.bias is None else self.bias.to(self.dtype)
+        return Layer(self.hidden.to(self.dtype), self.weight.to(self.dtype), bias, self.dtype)
 
 
 class Made(NamedTuple):
@@ -96,12 +94,8 @@ def is_fused(layer: Layer, given: Arguments) -> bool:
     for x in layer.tensors():
         if type(x) not in TENSORS or not (is_dense(x) and x.is_cpu) or x.is_neg():
             return False
-    if not isinstance(given.spec, SigmoidCrossEntropy):
-        return True
-    if given.spec.reduction == "none" and not given.spec.average_outputs:  # it is of the logits' size
-        return False
-    pair = given.spec.class_weight if given.class_weight is None else given.class_weight
-    return all(math.prod(np.shape(w)[:-1]) <= 1 for w in pair or ())
+    # Of single binary losses there are as many as logits.
+    return bool(given.spec.reduction != "none" or getattr(given.spec, "average_outputs", True))
 
 
 def composite(layer: Layer, given: Arguments, dtype: torch.dtype) -> Tensor:
@@ -163,12 +157,12 @@ def gradients(layer: Layer, given: Arguments, upstream: Tensor, wanted: Wanted) 
 
 def composed(layer: Layer, given: Arguments, upstream: Tensor, wanted: Wanted) -> tuple[Tensor | None, ...]:
     """Return the gradients in a backward that is differentiated itself, or of many at once."""
-    inputs = [x for x, each in zip(layer[:3], wanted, strict=True) if each]
+    inputs = [x for x, each in zip(layer[:3], wanted, strict=True) if each and x is not None]
 
     def composite_of(*inputs: Tensor) -> Tensor:
         rest = iter(inputs)
-        own = [next(rest) if each else x for x, each in zip(layer[:3], wanted, strict=True)]
-        return composite(Layer(*own, layer.dtype), given, upstream.dtype)  # type: ignore[arg-type]
+        hidden, weight, bias = (next(rest) if each else x for x, each in zip(layer[:3], wanted, strict=True))
+        return composite(Layer(hidden, weight, bias, layer.dtype), given, upstream.dtype)  # type: ignore[arg-type]
 
     if torch.is_grad_enabled():  # create_graph=True
         found = torch.autograd.grad(composite_of(*inputs), inputs, upstream, create_graph=True)
@@ -188,7 +182,8 @@ def evaluate(
     layer: Layer, given: Arguments, dtype: torch.dtype, wanted: Wanted, upstream: Tensor | None = None
 ) -> tuple[Tensor, Made | None]:
     """Return the loss in ``dtype``, and the gradients that are wanted times ``upstream``."""
-    hidden, weight, bias = (None if x is None else x.detach().to(layer.dtype) for x in layer[:3])
+    with torch.no_grad():
+        hidden, weight, bias, _ = layer.cast()
     call, (n, classes) = _rows_of(given), (math.prod(given.logits.shape[:-1]), given.logits.shape[-1])
     hidden, each = hidden.reshape(n, hidden.shape[-1]), call.spec.reduction == "none"
     used, largest = _used(call)
@@ -245,7 +240,7 @@ def _rows_of(given: Arguments) -> Call:
 
     weights = call.class_weight
     if isinstance(weights, tuple):
-        weights = tuple(w.reshape(-1) for w in weights)
+        weights = tuple(w if w.ndim < 2 else np.broadcast_to(w, z.shape).reshape(n, classes) for w in weights)
     return dataclasses.replace(
         call,
         logits=call.logits._replace(shape=(n, classes)),
@@ -271,6 +266,8 @@ def _part(call: Call, rows: Any) -> Call:
 
     shape = (len(rows), call.shape[1])
     given = {name: part(getattr(call, name)) for name in ("targets", "sample_weight", "mask")}
+    if isinstance(call.class_weight, tuple):
+        given["class_weight"] = tuple(w if w.ndim < 2 else w[_index(rows)] for w in call.class_weight)
     return dataclasses.replace(call, logits=call.logits._replace(shape=shape), shape=shape, **given)
 
 
@@ -297,7 +294,8 @@ def _scale(largest: float) -> float:
 
 def _none_yet(layer: Layer, hidden: Tensor, wanted: Wanted, scale: float) -> Made:
     """Return the memory of gradients."""
-    of_hidden = of_weight = of_bias = None
+    of_hidden = of_bias = None
+    of_weight: Tensor | list[Tensor] | None = None
     inside = torch.float32 if layer.dtype in HALF else layer.dtype
     if wanted[0]:
         of_hidden = torch.zeros_like(hidden)
@@ -306,7 +304,7 @@ def _none_yet(layer: Layer, hidden: Tensor, wanted: Wanted, scale: float) -> Mad
         if layer.dtype not in HALF or layer.weight.dtype is inside:
             of_weight = cpu.memory_like(torch.empty(shape, dtype=inside))
         else:  # in parts, that give way to the rounded ones
-            of_weight = [torch.empty(len(part), shape[1]) for part in layer.weight.split(CLASSES)]
+            of_weight = [torch.empty(len(part), shape[1]) for part in _parts(layer.weight)]
     if wanted[2]:
         of_bias = torch.zeros(layer.weight.shape[0], dtype=inside)
     return Made(of_hidden, of_weight, of_bias, scale)
@@ -326,7 +324,7 @@ def _add(made: Made, z: Tensor, h: Tensor, weight: Tensor, rows: Any, first: boo
     if z.dtype not in HALF:
         torch.addmm(made.weight, z.t(), h, beta=0 if first else 1, out=made.weight)  # type: ignore[arg-type]
         return
-    for part, slopes in zip(_parts(made.weight), z.split(CLASSES, 1), strict=True):
+    for part, slopes in zip(_parts(made.weight), _parts(z, 1), strict=True):
         product = slopes.t() @ h
         if first:
             part.copy_(product)
@@ -334,8 +332,8 @@ def _add(made: Made, z: Tensor, h: Tensor, weight: Tensor, rows: Any, first: boo
             part += product.float()
 
 
-def _parts(x: Tensor | list[Tensor]) -> list[Tensor]:
-    return list(x.split(CLASSES)) if isinstance(x, Tensor) else x
+def _parts(x: Tensor | list[Tensor], axis: int = 0) -> list[Tensor]:
+    return list(torch.split(x, CLASSES, axis)) if isinstance(x, Tensor) else x
 
 
 def _clear(made: Made) -> None:
@@ -354,7 +352,7 @@ def scaled(layer: Layer, made: Made, upstream: float) -> tuple[Tensor | None, ..
     hidden, weight, bias, _ = made
     if isinstance(weight, list):
         parts, weight = weight[::-1], cpu.memory_like(layer.weight.detach())
-        for place in weight.split(CLASSES):
+        for place in _parts(weight):
             part = parts.pop()
             place.copy_(part if factor == 1 else part.mul_(factor))
     elif weight is not None:
