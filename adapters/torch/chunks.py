@@ -81,12 +81,6 @@ def loss(layer: Layer, given: Arguments, dtype: torch.dtype) -> Tensor:
     return evaluate(layer, given, dtype, NOTHING)[0]
 
 
-def loss_parts(layer: Layer, given: Arguments) -> tuple[Tensor, Tensor]:
-    """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
-    numerator = loss(layer, given._replace(spec=route.summed_spec(given.spec)), torch.float64)
-    return numerator, route.denominator(given)
-
-
 def is_fused(layer: Layer, given: Arguments) -> bool:
     """Whether chunks compute a call: the layer's arguments alone are differentiated, once, in memory of the CPU."""
     if not cpu.is_fused(given):
@@ -138,7 +132,7 @@ class Chunked(torch.autograd.Function):
         hidden, weight, bias, *tensors = ctx.saved_tensors  # raises if one of them was changed in place since
         layer, (spec, others, is_pair) = Layer(hidden, weight, bias, ctx.dtype), ctx.given
         once = is_once(upstream)
-        if once and made and (upstream.item() == 1 or not _rounds_once(spec, layer.dtype)):
+        if once and made and (upstream.item() == 1 or not rounds_once(spec, layer.dtype)):
             return None, *scaled(layer, made, upstream.item()), None, None
         arguments = [other if x is None else x for x, other in zip(tensors, others, strict=True)]
         targets, sample_weight, mask, denominator, *weights = arguments
@@ -172,16 +166,26 @@ def composed(layer: Layer, given: Arguments, upstream: Tensor, wanted: Wanted) -
     return tuple(next(rest) if each else None for each in wanted)
 
 
-def _rounds_once(spec: Any, dtype: torch.dtype) -> bool:
+def sum_type(dtype: torch.dtype) -> torch.dtype:
+    """Return the type that gradients of the weight and the bias are added up in."""
+    return torch.float32 if dtype in HALF else dtype
+
+
+def rounds_once(spec: Any, dtype: torch.dtype) -> bool:
     """Whether what is upstream must be part of a gradient's one rounding."""
     return bool(spec.precision == "exact" and dtype is not torch.float64)
 
 
 @np.errstate(all="ignore")
 def evaluate(
-    layer: Layer, given: Arguments, dtype: torch.dtype, wanted: Wanted, upstream: Tensor | None = None
+    layer: Layer,
+    given: Arguments,
+    dtype: torch.dtype,
+    wanted: Wanted,
+    upstream: Tensor | None = None,
+    in_parts: bool = True,
 ) -> tuple[Tensor, Made | None]:
-    """Return the loss in ``dtype``, and the gradients that are wanted times ``upstream``."""
+    """Return the loss in ``dtype``, and the gradients that are wanted times ``upstream``, or 1."""
     with torch.no_grad():
         hidden, weight, bias, _ = layer.cast()
     call, (n, classes) = _rows_of(given), (math.prod(given.logits.shape[:-1]), given.logits.shape[-1])
@@ -191,15 +195,15 @@ def evaluate(
     factor: Any = None if upstream is None else upstream.double().numpy(force=True)
     if any(wanted):
         scale = 1.0
-        if layer.dtype in HALF and upstream is None and not _rounds_once(call.spec, layer.dtype):
+        if layer.dtype in HALF and upstream is None and not rounds_once(call.spec, layer.dtype):
             factor = scale = _scale(largest / abs(call.denominator or 1.0))
-        made = _none_yet(layer, hidden, wanted, scale)
+        made = _none_yet(layer, hidden, wanted, scale, in_parts)
     size = min(max(LEAST_ROWS, CHUNK_BYTES // (classes * layer.dtype.itemsize)), len(used))
     memory = cpu.memory_like(torch.empty(size, classes, dtype=layer.dtype))
     losses, total = np.zeros(n), 0.0
     if made and not len(used):
         _clear(made)
-    for first in range(0, len(used), size):
+    for first in range(0, len(used), size or 1):
         rows = used[first : first + size]
         z, part = memory[: len(rows)], _part(call, rows)
         h = hidden[rows.start : rows.stop] if isinstance(rows, range) else hidden[torch.from_numpy(rows)]
@@ -288,20 +292,23 @@ def _used(call: Call) -> tuple[Any, float]:
 
 
 def _scale(largest: float) -> float:
-    """Return the power of 2 that brings a half type's gradients, which a mean made small, among its normal numbers."""
-    return math.ldexp(1.0, -math.frexp(largest)[1]) if 0 < largest < math.inf else 1.0
+    """Return the power of 2 that brings a half type's gradients, which a mean made small, among its normal numbers.
+
+    A row's sum is then 64 at most: below what overflows float16 after a product with weights up to 512.
+    """
+    return math.ldexp(1.0, 6 - math.frexp(largest)[1]) if 0 < largest < math.inf else 1.0
 
 
-def _none_yet(layer: Layer, hidden: Tensor, wanted: Wanted, scale: float) -> Made:
+def _none_yet(layer: Layer, hidden: Tensor, wanted: Wanted, scale: float, in_parts: bool) -> Made:
     """Return the memory of gradients."""
     of_hidden = of_bias = None
     of_weight: Tensor | list[Tensor] | None = None
-    inside = torch.float32 if layer.dtype in HALF else layer.dtype
+    inside = sum_type(layer.dtype)
     if wanted[0]:
         of_hidden = torch.zeros_like(hidden)
     if wanted[1]:
         shape = layer.weight.shape
-        if layer.dtype not in HALF or layer.weight.dtype is inside:
+        if layer.dtype not in HALF or layer.weight.dtype is inside or not in_parts:
             of_weight = cpu.memory_like(torch.empty(shape, dtype=inside))
         else:  # in parts, that give way to the rounded ones
             of_weight = [torch.empty(len(part), shape[1]) for part in _parts(layer.weight)]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...errors import calling, refuse
 from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from . import chunks
+from . import chunk_operators, chunks, operators, route
 from .arrays import check_dense
 from .chunks import Layer
 from .cpu import Arguments
@@ -81,7 +81,7 @@ def linear_loss(
             [ 0.0000,  0.0000]])
     """
     layer, given = _given(spec, hidden, weight, bias, validate, targets, sample_weight, class_weight, mask, denominator)
-    return chunks.loss(layer, given, layer.dtype)
+    return _loss(layer, given, layer.dtype)
 
 
 @calling(logits="hidden")
@@ -101,7 +101,9 @@ def linear_loss_parts(
 
     As `loss_parts`, of the logits that `linear_loss` does not make. Parameters are those of `linear_loss`.
     """
-    return chunks.loss_parts(*_given(spec, hidden, weight, bias, validate, targets, sample_weight, class_weight, mask))
+    layer, given = _given(spec, hidden, weight, bias, validate, targets, sample_weight, class_weight, mask)
+    denominator = route.denominator(given)
+    return _loss(layer, given._replace(spec=route.summed_spec(given.spec)), torch.float64), denominator
 
 
 class LinearLoss(torch.nn.Linear):
@@ -132,6 +134,13 @@ class LinearLoss(torch.nn.Linear):
     ) -> Tensor:
         """Return `linear_loss` of the layer; ``options`` are its keyword arguments."""
         return linear_loss(self.spec, hidden, self.weight, targets, sample_weight, bias=self.bias, **options)
+
+
+def _loss(layer: Layer, given: Arguments, dtype: torch.dtype) -> Tensor:
+    found = None
+    if operators.IS_SUPPORTED and torch.compiler.is_dynamo_compiling():
+        found = chunk_operators.loss(layer, given, dtype)
+    return chunks.loss(layer, given, dtype) if found is None else found
 
 
 def _given(
