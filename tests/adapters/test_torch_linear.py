@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import classweight.adapters.torch as cwt
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters.torch import chunks
+from classweight.adapters.torch import chunks, operators
 
 from ..calls import random_call
 
@@ -322,3 +322,70 @@ def test_replicas_have_the_gradients_of_the_whole_batch() -> None:
         process.join()
     for x, y in zip(gradients, step(of_logits(INDEX, targets("index")), layer())[2:], strict=True):
         np.testing.assert_allclose(x, y.numpy(), rtol=0, atol=1e-12)
+
+
+needs_operators = pytest.mark.skipif(not operators.IS_SUPPORTED, reason="this PyTorch composes the loss in its graphs")
+
+
+def compiled(f: Any) -> tuple[Any, list[str]]:
+    """Return the compiled function, and the names of our operators in its graphs."""
+    torch._dynamo.reset()
+    found: list[str] = []
+
+    def record(graph: Any, inputs: Any) -> Any:
+        found.extend(str(node.target) for node in graph.graph.nodes if "classweight" in str(node.target))
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    return torch.compile(f, fullgraph=True, backend=record), found
+
+
+@needs_operators
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@each_spec
+def test_a_graph_has_an_operator(kind: str, dtype: torch.dtype) -> None:
+    """With an upstream gradient, single losses, and exact precision, whose gradients the backward makes."""
+    t, tensors = targets(kind, dtype), layer(dtype)
+    for fields in ({}, {"precision": "exact"}, *([{"reduction": "none"}] if kind == "index" else [])):
+        spec = dataclasses.replace(SPECS[kind], **fields)
+        f = of_layer(spec, t, sample_weight=torch.rand(2, 4))
+        upstream = torch.tensor(0.3, dtype=dtype).expand(f(*tensors).shape)
+        g, found = compiled(f)
+        assert_close(step(g, tensors, upstream), step(f, tensors, upstream))
+        assert found == ["classweight.linear_loss"]
+
+
+@needs_operators
+def test_parts_modules_and_inference_in_a_graph() -> None:
+    (hidden, *_), t, module = layer(torch.float32), targets("index"), cwt.LinearLoss(INDEX, 3, 5)
+    g, found = compiled(lambda h: module(h, t))
+    assert_close(step(g, [hidden]), step(lambda h: module(h, t), [hidden]))
+    g(hidden).backward()
+    first = [x.grad.clone() for x in module.parameters()]  # type: ignore[union-attr]
+    module.zero_grad()
+    module(hidden, t).backward()
+    assert_close(first, [x.grad for x in module.parameters()])  # type: ignore[misc]
+    with torch.no_grad():
+        assert torch.equal(g(hidden), module(hidden, t))
+    parts = lambda h: cwt.linear_loss_parts(INDEX, h, module.weight, t)  # noqa: E731
+    assert_close([*compiled(parts)[0](hidden)], [*parts(hidden)])
+    assert set(found) == {"classweight.linear_loss"}
+
+
+@needs_operators
+def test_what_chunks_do_not_compute_is_composed_in_a_graph() -> None:
+    tensors, t = layer(), targets("index")
+    weight = torch.rand(2, 4, dtype=torch.float64)
+    f = lambda h, w, b, s: of_layer(INDEX, t, sample_weight=s)(h, w, b)  # noqa: E731
+    g, found = compiled(f)
+    assert_close(step(g, [*tensors, weight]), step(f, [*tensors, weight]))
+    gradient = torch.func.grad(of_layer(INDEX, t))
+    assert_close([compiled(gradient)[0](*tensors)], [gradient(*tensors)])
+    assert found == []
+
+
+@needs_operators
+def test_the_operator_is_what_pytorch_expects_of_one() -> None:
+    hidden, weight, bias = (x.requires_grad_() for x in layer(torch.float32))
+    for spec in (INDEX, dataclasses.replace(INDEX, reduction="none")):
+        operands = targets("index"), *[None] * 5, operators._named(spec), False, torch.float32, torch.float32
+        torch.library.opcheck(torch.ops.classweight.linear_loss.default, (hidden, weight, bias, *operands, [True] * 3))
