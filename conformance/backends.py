@@ -147,8 +147,8 @@ class Torch:
         targets = targets.movedim(axis, -1) if targets.shape == logits.shape else targets
         identity = self.torch.eye(hidden.shape[-1], dtype=hidden.dtype)
         value = adapter.linear_loss(spec, hidden, identity, targets, *others, **arguments)
-        if hidden.isinf().any() and value.isnan().any():
-            raise NotRun("a linear layer gives no infinity: times a weight of 0 it is NaN")
+        if not hidden.isfinite().all() and value.isnan().any():
+            raise NotRun("what is not finite in a hidden layer is NaN in all classes: it is times a weight of 0")
         return value
 
     def _graph(self, spec: Any) -> Callable[..., Any]:
