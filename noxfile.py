@@ -90,7 +90,9 @@ def files(*frameworks: str, folder: str = "**") -> list[str]:
 
 def pytest(session: nox.Session, *arguments: str, **variables: str) -> None:
     variables["CLASSWEIGHT_RECORD"] = str(RECORDS)
-    session.run("python", "-m", "pytest", *arguments, *session.posargs, env=variables)
+    # Each process takes a framework's memory.
+    side_by_side = ("-n", "logical", "--maxprocesses", "8", "--dist", "worksteal")
+    session.run("python", "-m", "pytest", *side_by_side, *arguments, *session.posargs, env=variables)
 
 
 @nox.session

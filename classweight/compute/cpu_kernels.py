@@ -21,13 +21,17 @@ thread of any library, and Numba compiles that in a third of the time that array
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import cfunc, njit, types
-from numba.core import cgutils
+from numba import njit, types
+from numba.core import cgutils, registry
+from numba.core.caching import Cache, CacheImpl
+from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, overload
 
 # Sums may be taken in any order, which the compiler fixes, and products be fused with them.
@@ -735,10 +739,11 @@ def _column_and_row(q, like):
     return _factors(q[COLUMN], q[CLASSES], like), _factors(q[ROW], q[CLASSES], like)
 
 
-def _over_rows(target_of: Any, factors_of: Any, row_of: Any) -> Any:
+def _over_rows(like: Any, target_of: Any, factors_of: Any, row_of: Any) -> Any:
     """Return the kernel that walks along rows of many classes."""
 
-    def rows(address: Any, like: Any) -> None:
+    def rows(memory: Any) -> None:
+        address = _address(memory)
         q, d = _integers(address), _floats(address)
         counters, n, wanted, z_type = _pointer(address, _I64), q[CLASSES], q[G] != 0, q[Z_TYPE]
         shrunk = 1.0 / _as(_exp_of_difference(like, like), _F64)
@@ -788,12 +793,7 @@ def _over_rows(target_of: Any, factors_of: Any, row_of: Any) -> Any:
             _free(memory)
         _free(place)
 
-    return _inner(inline="always")(rows)
-
-
-index_rows = _over_rows(_index, _no_factors, _index_row)
-smoothed_rows = _over_rows(_index, _column_and_row, _dense_row)
-distribution_rows = _over_rows(_distribution, _column_and_row, _dense_row)
+    return rows
 
 
 # -- Tiles of rows of few classes: a vector holds the same class of neighbouring rows ---------------------------------
@@ -972,10 +972,11 @@ def _tile_slopes(b, a, n, scales, ups, like):
             _put(b, c * TILE + j, e * _as(_get(scales, j, _F64), like) - x * _as(_get(ups, j, _F64), like))
 
 
-def _over_tiles(is_index: bool, is_sparse: bool) -> Any:
+def _over_tiles(like: Any, is_index: bool, is_sparse: bool) -> Any:
     """Return the kernel that walks along tiles; sparse are indices without smoothing."""
 
-    def tiles(address: Any, like: Any) -> None:
+    def tiles(memory: Any) -> None:
+        address = _address(memory)
         q, d = _integers(address), _floats(address)
         counters, n, wanted = _pointer(address, _I64), q[CLASSES], q[G] != 0
         shrunk = 1.0 / _as(_exp_of_difference(like, like), _F64)
@@ -1096,12 +1097,7 @@ def _over_tiles(is_index: bool, is_sparse: bool) -> Any:
         _free(of_int)
         _free(places)
 
-    return _inner(inline="always")(tiles)
-
-
-index_tiles = _over_tiles(is_index=True, is_sparse=True)
-smoothed_tiles = _over_tiles(is_index=True, is_sparse=False)
-distribution_tiles = _over_tiles(is_index=False, is_sparse=False)
+    return tiles
 
 
 # -- Binary losses: pieces of elements ---------------------------------------------------------------------------------
@@ -1192,192 +1188,214 @@ def _deliver_kept(address, kind, places, rows, step, x, kept, whole, n):
                 _put(places, j, _get(places, j, _I64) + step)
 
 
-@_inner(inline="always")
-def elements(address: Any, like: Any) -> None:
-    """Walk along the elements of a binary loss, the last axis of which is a row."""
-    q, d = _integers(address), _floats(address)
-    counters, n, wanted, inner = _pointer(address, _I64), q[CLASSES], q[G] != 0, q[INNER]
-    shrunk_64 = 1.0 / _as(_exp_of_negative(_as(-0.0, like)), _F64)
-    shrunk, keep, spread, up = _as(shrunk_64, like), _as(d[KEEP], like), _as(d[SPREAD], like), _as(d[UPSTREAM], like)
-    rows = max(1, PIECE // n)
-    size = min(n, PIECE) if rows == 1 else rows * n
-    room = size + VECTORS
-    x, t, g, losses, ups = _new(room, like), _new(room, like), _new(room, like), _new(room, like), _new(room, like)
-    pos, neg, kept = _new(room, like), _new(room, like), _new(size, np.int8(0))
-    places = _new(4 * rows, _I64)
-    z_places, t_places, g_places = places, _shifted(places, rows), _shifted(places, 2 * rows)
-    loss_places = _shifted(places, 3 * rows)
-    narrow, rest = shrunk_64 > 2.0**-65, q[OPTIONS] & REST != 0
-    # Weights that all rows share are made once.
-    of_rows = q[COLUMN_OUTER] | q[COLUMN_INNER] | q[ROW_OUTER] | q[ROW_INNER]
-    fixed = q[SHARE] == 0 and q[VALID] == 0 and of_rows == 0 and not rest
-    length = n * rows if fixed else 0
-    all_pos, all_neg = _new(length + VECTORS, like), _new(length + VECTORS, like)
-    for c in range(length):
-        w_pos, w_neg = d[ALPHA] * _weight(q, POSITIVE, 0, 0, c % n), d[ALPHA] * _weight(q, NEGATIVE, 0, 0, c % n)
-        fixed = fixed and (not narrow or (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)))
-        _put(all_pos, c, w_pos)
-        _put(all_neg, c, w_neg)
-    flat = fixed and q[OPTIONS] & FLAT != 0
-    for c in range(size):
-        _put(ups, c, 1.0)
-        _put(kept, c, 1)
-    while True:
-        block = _fetch_add(counters, NEXT)
-        if block >= q[BLOCKS]:
-            break
-        total, stop = 0.0, min((block + 1) * q[BLOCK_ROWS], q[ROWS])
-        for first in range(block * q[BLOCK_ROWS], stop, rows):
-            count, row_loss = min(rows, stop - first), 0.0
-            for start in range(0, n, size if rows == 1 else n):
-                width, whole = min(n - start, size), True
-                for j in range(count):
-                    o, i = (first + j) // inner, (first + j) % inner
-                    _put(z_places, j, o * q[Z_OUTER] + i * q[Z_INNER] + start * q[Z_CLASS])
-                    _put(t_places, j, o * q[T_OUTER] + i * q[T_INNER] + start * q[T_CLASS])
-                    _put(g_places, j, o * q[G_OUTER] + i * q[G_INNER] + start * q[G_CLASS])
-                    _put(loss_places, j, (first + j) * n + start)
-                if not flat:
-                    _bring(q[Z], q[Z_TYPE], z_places, count, q[Z_CLASS], x, width, 1, width)
-                    _bring(q[T], q[T_TYPE], t_places, count, q[T_CLASS], t, width, 1, width)
-                for j in range(count):
-                    o, i = (first + j) // inner, (first + j) % inner
-                    if q[UP] != 0:
-                        for c in range(width):
-                            _put(ups, j * width + c, _weight(q, UP, o, i, start + c))
-                    if not fixed:
-                        valid_row = _at(q[VALID], q[VALID_OUTER], q[VALID_INNER], o, i, np.uint8(0))
-                        for c in range(width):
-                            at, share = j * width + c, d[ALPHA] * _weight(q, SHARE, o, i, start + c)
-                            w_pos = share * _weight(q, POSITIVE, o, i, start + c)
-                            w_neg = share * _weight(q, NEGATIVE, o, i, start + c)
-                            if q[VALID] != 0 and _get(valid_row, (start + c) * q[VALID_CLASS], _I64) == 0:
-                                w_pos = w_neg = 0.0
-                                _put(t, at, 0.0)
-                            if narrow or rest:
-                                mine = (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)) != rest
-                                _put(kept, at, 1 if mine else 0)
-                                whole = whole and mine
-                                if not mine:
+def _over_elements(like: Any) -> Any:
+    """Return the kernel that walks along the elements of a binary loss, the last axis of which is a row."""
+
+    def elements(memory: Any) -> None:
+        address = _address(memory)
+        q, d = _integers(address), _floats(address)
+        counters, n, wanted, inner = _pointer(address, _I64), q[CLASSES], q[G] != 0, q[INNER]
+        shrunk_64 = 1.0 / _as(_exp_of_negative(_as(-0.0, like)), _F64)
+        shrunk, keep, spread, up = (
+            _as(shrunk_64, like),
+            _as(d[KEEP], like),
+            _as(d[SPREAD], like),
+            _as(d[UPSTREAM], like),
+        )
+        rows = max(1, PIECE // n)
+        size = min(n, PIECE) if rows == 1 else rows * n
+        room = size + VECTORS
+        x, t, g, losses, ups = _new(room, like), _new(room, like), _new(room, like), _new(room, like), _new(room, like)
+        pos, neg, kept = _new(room, like), _new(room, like), _new(size, np.int8(0))
+        places = _new(4 * rows, _I64)
+        z_places, t_places, g_places = places, _shifted(places, rows), _shifted(places, 2 * rows)
+        loss_places = _shifted(places, 3 * rows)
+        narrow, rest = shrunk_64 > 2.0**-65, q[OPTIONS] & REST != 0
+        # Weights that all rows share are made once.
+        of_rows = q[COLUMN_OUTER] | q[COLUMN_INNER] | q[ROW_OUTER] | q[ROW_INNER]
+        fixed = q[SHARE] == 0 and q[VALID] == 0 and of_rows == 0 and not rest
+        length = n * rows if fixed else 0
+        all_pos, all_neg = _new(length + VECTORS, like), _new(length + VECTORS, like)
+        for c in range(length):
+            w_pos, w_neg = d[ALPHA] * _weight(q, POSITIVE, 0, 0, c % n), d[ALPHA] * _weight(q, NEGATIVE, 0, 0, c % n)
+            fixed = fixed and (not narrow or (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)))
+            _put(all_pos, c, w_pos)
+            _put(all_neg, c, w_neg)
+        flat = fixed and q[OPTIONS] & FLAT != 0
+        for c in range(size):
+            _put(ups, c, 1.0)
+            _put(kept, c, 1)
+        while True:
+            block = _fetch_add(counters, NEXT)
+            if block >= q[BLOCKS]:
+                break
+            total, stop = 0.0, min((block + 1) * q[BLOCK_ROWS], q[ROWS])
+            for first in range(block * q[BLOCK_ROWS], stop, rows):
+                count, row_loss = min(rows, stop - first), 0.0
+                for start in range(0, n, size if rows == 1 else n):
+                    width, whole = min(n - start, size), True
+                    for j in range(count):
+                        o, i = (first + j) // inner, (first + j) % inner
+                        _put(z_places, j, o * q[Z_OUTER] + i * q[Z_INNER] + start * q[Z_CLASS])
+                        _put(t_places, j, o * q[T_OUTER] + i * q[T_INNER] + start * q[T_CLASS])
+                        _put(g_places, j, o * q[G_OUTER] + i * q[G_INNER] + start * q[G_CLASS])
+                        _put(loss_places, j, (first + j) * n + start)
+                    if not flat:
+                        _bring(q[Z], q[Z_TYPE], z_places, count, q[Z_CLASS], x, width, 1, width)
+                        _bring(q[T], q[T_TYPE], t_places, count, q[T_CLASS], t, width, 1, width)
+                    for j in range(count):
+                        o, i = (first + j) // inner, (first + j) % inner
+                        if q[UP] != 0:
+                            for c in range(width):
+                                _put(ups, j * width + c, _weight(q, UP, o, i, start + c))
+                        if not fixed:
+                            valid_row = _at(q[VALID], q[VALID_OUTER], q[VALID_INNER], o, i, np.uint8(0))
+                            for c in range(width):
+                                at, share = j * width + c, d[ALPHA] * _weight(q, SHARE, o, i, start + c)
+                                w_pos = share * _weight(q, POSITIVE, o, i, start + c)
+                                w_neg = share * _weight(q, NEGATIVE, o, i, start + c)
+                                if q[VALID] != 0 and _get(valid_row, (start + c) * q[VALID_CLASS], _I64) == 0:
                                     w_pos = w_neg = 0.0
                                     _put(t, at, 0.0)
-                                    _fetch_add(counters, LEFT)
-                            _put(pos, at, w_pos)
-                            _put(neg, at, w_neg)
-                used_pos, used_neg = pos, neg
-                if fixed:
-                    used_pos, used_neg = _shifted(all_pos, start), _shifted(all_neg, start)
-                by_label = q[OPTIONS] & BY_LABEL != 0
-                # Whole vectors where they lie, then what is left over, of memory with room for a whole one.
-                n_all, done = count * width, 0
-                zs, given = _at(q[Z], n, 0, first, 0, like), _at(q[T], n, 0, first, 0, like)
-                while done < n_all:
-                    m = n_all // VECTORS * VECTORS if done == 0 and n_all >= VECTORS else n_all - done
-                    xs, ts, gs = _shifted(x, done), _shifted(t, done), _shifted(g, done)
-                    apart = flat and m % VECTORS == 0
-                    if apart:
-                        xs, ts = _shifted(zs, start), _shifted(given, start)
-                        if wanted:
-                            gs = _shifted(_at(q[G], n, 0, first, 0, like), start)
-                    elif flat:
-                        for c in range(m):
-                            _put(xs, c, _read(zs, start + done + c, like))
-                            _put(ts, c, _read(given, start + done + c, like))
-                    part, bad = _elements(
-                        xs, ts, _shifted(used_pos, done), _shifted(used_neg, done), _shifted(ups, done), up,
-                        keep, spread, by_label, shrunk, gs, _shifted(losses, done), m
-                    )  # fmt: skip
-                    if flat and not apart and wanted:
-                        to = _shifted(_at(q[G], n, 0, first, 0, like), start)
-                        for c in range(m):
-                            _put(to, done + c, _get(gs, c, like))
-                    total += part
-                    done += m
-                    if bad:
-                        _fetch_add(counters, BAD)
-                if wanted and not flat:
-                    _deliver_kept(q[G], q[Z_TYPE], g_places, count, q[G_CLASS], g, kept, whole, width)
-                if q[LOSSES] != 0 and q[OPTIONS] & PER_ROW == 0:
-                    _deliver_kept(q[LOSSES], q[Z_TYPE], loss_places, count, 1, losses, kept, whole, width)
-                elif q[LOSSES] != 0:
-                    for j in range(count):
-                        r, at = first + j, j * width
-                        row_loss = row_loss if start > 0 else 0.0
-                        for c in range(width):
-                            row_loss += _get(losses, at + c, _F64)
-                        if start + width == n:
-                            of_rows_64 = _pointer(q[LOSSES], _F64)
-                            _put(of_rows_64, r, row_loss + _get(of_rows_64, r, _F64))
-        sums = _pointer(q[SUMS], _F64)
-        _put(sums, block, total + _get(sums, block, _F64))
-    for memory in (x, t, g, losses, ups, pos, neg, all_pos, all_neg):
-        _free(memory)
-    _free(kept)
-    _free(places)
+                                if narrow or rest:
+                                    mine = (_is_carried(w_pos, 1) and _is_carried(w_neg, 1)) != rest
+                                    _put(kept, at, 1 if mine else 0)
+                                    whole = whole and mine
+                                    if not mine:
+                                        w_pos = w_neg = 0.0
+                                        _put(t, at, 0.0)
+                                        _fetch_add(counters, LEFT)
+                                _put(pos, at, w_pos)
+                                _put(neg, at, w_neg)
+                    used_pos, used_neg = pos, neg
+                    if fixed:
+                        used_pos, used_neg = _shifted(all_pos, start), _shifted(all_neg, start)
+                    by_label = q[OPTIONS] & BY_LABEL != 0
+                    # Whole vectors where they lie, then what is left over, of memory with room for a whole one.
+                    n_all, done = count * width, 0
+                    zs, given = _at(q[Z], n, 0, first, 0, like), _at(q[T], n, 0, first, 0, like)
+                    while done < n_all:
+                        m = n_all // VECTORS * VECTORS if done == 0 and n_all >= VECTORS else n_all - done
+                        xs, ts, gs = _shifted(x, done), _shifted(t, done), _shifted(g, done)
+                        apart = flat and m % VECTORS == 0
+                        if apart:
+                            xs, ts = _shifted(zs, start), _shifted(given, start)
+                            if wanted:
+                                gs = _shifted(_at(q[G], n, 0, first, 0, like), start)
+                        elif flat:
+                            for c in range(m):
+                                _put(xs, c, _read(zs, start + done + c, like))
+                                _put(ts, c, _read(given, start + done + c, like))
+                        part, bad = _elements(
+                            xs, ts, _shifted(used_pos, done), _shifted(used_neg, done), _shifted(ups, done), up,
+                            keep, spread, by_label, shrunk, gs, _shifted(losses, done), m
+                        )  # fmt: skip
+                        if flat and not apart and wanted:
+                            to = _shifted(_at(q[G], n, 0, first, 0, like), start)
+                            for c in range(m):
+                                _put(to, done + c, _get(gs, c, like))
+                        total += part
+                        done += m
+                        if bad:
+                            _fetch_add(counters, BAD)
+                    if wanted and not flat:
+                        _deliver_kept(q[G], q[Z_TYPE], g_places, count, q[G_CLASS], g, kept, whole, width)
+                    if q[LOSSES] != 0 and q[OPTIONS] & PER_ROW == 0:
+                        _deliver_kept(q[LOSSES], q[Z_TYPE], loss_places, count, 1, losses, kept, whole, width)
+                    elif q[LOSSES] != 0:
+                        for j in range(count):
+                            r, at = first + j, j * width
+                            row_loss = row_loss if start > 0 else 0.0
+                            for c in range(width):
+                                row_loss += _get(losses, at + c, _F64)
+                            if start + width == n:
+                                of_rows_64 = _pointer(q[LOSSES], _F64)
+                                _put(of_rows_64, r, row_loss + _get(of_rows_64, r, _F64))
+            sums = _pointer(q[SUMS], _F64)
+            _put(sums, block, total + _get(sums, block, _F64))
+        for memory in (x, t, g, losses, ups, pos, neg, all_pos, all_neg):
+            _free(memory)
+        _free(kept)
+        _free(places)
+
+    return elements
 
 
 # -- Compiled ----------------------------------------------------------------------------------------------------------
 
 
+KERNELS = {
+    "index_rows": lambda like: _over_rows(like, _index, _no_factors, _index_row),
+    "smoothed_rows": lambda like: _over_rows(like, _index, _column_and_row, _dense_row),
+    "distribution_rows": lambda like: _over_rows(like, _distribution, _column_and_row, _dense_row),
+    "index_tiles": lambda like: _over_tiles(like, is_index=True, is_sparse=True),
+    "smoothed_tiles": lambda like: _over_tiles(like, is_index=True, is_sparse=False),
+    "distribution_tiles": lambda like: _over_tiles(like, is_index=False, is_sparse=False),
+    "elements": _over_elements,
+}
+
+
 @lru_cache(maxsize=64)
 def compiled(name: str, inside: str) -> Any:
-    """Return a kernel that computes in this type: its ``ctypes`` takes the address of its arguments."""
-    like = {"float32": _F32, "float64": _F64}[inside]
-
-    def index_of_rows(address: Any) -> None:
-        index_rows(_address(address), like)
-
-    def smoothed_of_rows(address: Any) -> None:
-        smoothed_rows(_address(address), like)
-
-    def distribution_of_rows(address: Any) -> None:
-        distribution_rows(_address(address), like)
-
-    def index_of_tiles(address: Any) -> None:
-        index_tiles(_address(address), like)
-
-    def smoothed_of_tiles(address: Any) -> None:
-        smoothed_tiles(_address(address), like)
-
-    def distribution_of_tiles(address: Any) -> None:
-        distribution_tiles(_address(address), like)
-
-    def of_elements(address: Any) -> None:
-        elements(_address(address), like)
-
-    kernel = {
-        "index_rows": index_of_rows,
-        "smoothed_rows": smoothed_of_rows,
-        "distribution_rows": distribution_of_rows,
-        "index_tiles": index_of_tiles,
-        "smoothed_tiles": smoothed_of_tiles,
-        "distribution_tiles": distribution_of_tiles,
-        "elements": of_elements,
-    }[name]
-    # Numba keeps what it compiled in files named for the function. Two processes that compile one for another type at
-    # once would each take the same file, and a later one load the other kernel.
+    """Return the kernel of a name that computes in this type."""
+    kernel = KERNELS[name]({"float32": _F32, "float64": _F64}[inside])
+    # Two processes that compile this function for another type at once shall not write to the same file.
     kernel.__qualname__ = f"{name}_{inside}"
-    signature = types.void(types.voidptr)
-    try:
-        return Kernel(cfunc(signature, nopython=True, cache=True)(kernel))
-    except Exception:  # no folder for a cache, or a broken one: it is compiled in each process
-        return Kernel(cfunc(signature, nopython=True)(kernel))
+    return Kernel(*_code_of(kernel))
+
+
+@global_compiler_lock
+def _code_of(kernel: Any) -> tuple[str, bytes]:
+    """Return a kernel's name and object code, of the folder in which Numba keeps what it compiled, or compiled now."""
+    options = {"nopython": True, "error_model": "numpy"}
+    function: Any = CFunc(kernel, ((types.voidptr,), types.void), locals={}, options=options)
+    cache = code = None
+    # Without a folder, or with one that is broken or closed to us, each process compiles.
+    with suppress(Exception):
+        cache = _Cache(kernel)
+        code = cache.load_overload(function._sig, registry.cpu_target.target_context)
+    if code is None:
+        compiled = function._compile_uncached()
+        code = _Code.reduce(compiled)
+        if cache is not None:
+            with suppress(Exception):
+                cache.flush()
+                cache.save_overload(function._sig, compiled)
+    return code
+
+
+class _Code(CacheImpl):
+    """What is kept of a kernel.
+
+    Numba would keep what other functions can be compiled with, too, and load it into its own memory; there, functions
+    of one name share the code that came first, and a kernel that was compiled has other last bits than one that was
+    kept.
+    """
+
+    @staticmethod
+    def reduce(compiled: Any) -> tuple[str, bytes]:
+        _, _, (code, _) = compiled.library.serialize_using_object_code()
+        return compiled.fndesc.llvm_cfunc_wrapper_name, code
+
+    def rebuild(self, context: Any, kept: tuple[str, bytes]) -> tuple[str, bytes]:
+        return kept
+
+    def check_cachable(self, compiled: Any) -> bool:
+        return True
+
+
+class _Cache(Cache):
+    _impl_class = _Code
 
 
 class Kernel:
-    """A kernel in memory of its own.
+    """A kernel in memory of its own: its ``address``, and ``ctypes``, a function of the address of its arguments."""
 
-    In Numba's, functions of one name share the code that came first, of the function by itself and not as the kernel's
-    compilation left it: a kernel that was compiled would have other last bits than one that was kept on disk.
-    """
-
-    def __init__(self, compiled: Any) -> None:
-        library = compiled._library
-        _, _, (code, _) = library.serialize_using_object_code()
+    def __init__(self, name: str, code: bytes) -> None:
         target = binding.Target.from_triple(binding.get_process_triple())
         machine = target.create_target_machine(codemodel="jitdefault", jit=True)
         self.engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
         self.engine.add_object_file(binding.ObjectFileRef.from_data(code))
         self.engine.finalize_object()
-        self.address = self.engine.get_function_address(compiled.native_name)
+        self.address = self.engine.get_function_address(name)
         self.ctypes = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address)

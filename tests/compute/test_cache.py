@@ -29,9 +29,16 @@ def expected() -> str:
     return str(found["digest"])
 
 
-def start(cache: Path) -> subprocess.Popen[str]:
+# What it would compile with.
+NOT_AGAIN = """
+from numba.core.ccallback import CFunc
+del CFunc._compile_uncached
+"""
+
+
+def start(cache: Path, before: str = "") -> subprocess.Popen[str]:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache)}
-    command = [sys.executable, "-P", "-c", CODE + "print(digest)"]
+    command = [sys.executable, "-P", "-c", before + CODE + "print(digest)"]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -47,10 +54,12 @@ def test_two_processes_compile_at_once_and_a_broken_cache_is_made_again(tmp_path
         assert_right(process)
     kept = [path for path in tmp_path.rglob("*") if path.suffix in (".nbi", ".nbc")]
     assert {path.suffix for path in kept} == {".nbi", ".nbc"}
+    assert_right(start(tmp_path, NOT_AGAIN))
     for content in (b"", kept[0].read_bytes()[:40]):
         for path in kept:
             path.write_bytes(content)
         assert_right(start(tmp_path))
+        assert_right(start(tmp_path, NOT_AGAIN))
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="modes of folders are POSIX's")
