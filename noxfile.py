@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -41,11 +42,28 @@ BENCHMARK = {
     ),
     "chainer": ("chainer",),
 }
+# What runs with the lowest versions: extras, the suite, tests, and which of these need what is not installed there.
+LOWEST = {
+    "torch": ("torch conformance", "--backend numpy --backend torch", ["tests/weights/test_torch.py"], ""),
+    "tensorflow": (
+        "tensorflow keras conformance",
+        "--backend tensorflow --backend keras:tensorflow",
+        ["tests/adapters/test_keras.py", "tests/weights/test_tensorflow.py", "tests/weights/test_keras.py"],
+        "not keras_2 and not DataLoader",
+    ),
+    # It compiles for every shape anew.
+    "jax": (
+        "jax conformance",
+        "--backend jax --clause axis --clause reduction --clause weighting",
+        ["tests/weights/test_jax.py"],
+        "",
+    ),
+}
 
 nox.options.default_venv_backend = "virtualenv"  # uv knows other variables than pip
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["package", "core", "lint", "tests", "tensorflow", "chainer"]
+nox.options.sessions = ["package", "core", "lint", "docs", "tests", "tensorflow", "chainer"]
 
 
 def constrain(session: nox.Session, environment: str) -> None:
@@ -125,6 +143,15 @@ def lint(session: nox.Session) -> None:
     # At the root mypy would find ./classweight, and silently check that alone.
     session.chdir(session.create_tmp())
     session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "--package", "classweight")
+    scripts = [str(path) for folder in ("examples", "docs") for path in sorted((ROOT / folder).glob("*.py"))]
+    session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), *scripts)
+
+
+@nox.session(requires=["package"])
+def docs(session: nox.Session) -> None:
+    """Build the site of docs/ and of the docstrings, every link followed, into .nox/site."""
+    install(session, "docs", "", *groups("docs"))
+    session.run("mkdocs", "build", "--strict")  # --quiet would let all links pass
 
 
 @nox.session(requires=["package"])
@@ -166,6 +193,23 @@ def chainer(session: nox.Session) -> None:
     session.run("python", "-m", "classweight", "conformance")
 
 
+@nox.session(requires=["package"], python="3.11")
+@nox.parametrize("framework", list(LOWEST))
+def lowest(session: nox.Session, framework: str) -> None:
+    """Run the suite and some tests with the lowest versions that pyproject allows."""
+    extras, suite, tests, chosen = LOWEST[framework]
+    project = PROJECT["project"]
+    wanted = [*project["dependencies"], *(each for x in extras.split() for each in project["optional-dependencies"][x])]
+    floors = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(wanted), re.MULTILINE))
+    if framework == "jax":
+        del floors["numpy"], floors["ml_dtypes"]  # it needs later ones than we do
+    session.install(*(f"{name}=={floor}" for name, floor in floors.items()), *groups("pytest"))
+    session.install("--force-reinstall", "--no-deps", str(next(DIST.glob("*.whl"))))
+    session.env["PYTHONSAFEPATH"] = "1"
+    session.run("python", "-m", "pytest", "-k", chosen, *tests)
+    session.run("python", "-m", "classweight", "conformance", "--timeout", "300", "--elements", "20000", *suite.split())
+
+
 @nox.session(venv_backend="none")
 def parity(session: nox.Session) -> None:
     """Run the suite on every backend at once; then give every adapter what each framework's own functions gave."""
@@ -177,9 +221,11 @@ def parity(session: nox.Session) -> None:
     def options(names: Iterable[str]) -> list[str]:
         return [option for name in names for option in ("--backend", backends[name])]
 
-    report = str(ROOT / ".nox" / "parity.json")
-    suite = ("-m", "classweight", "conformance", "--timeout", "300", "--json", report)
-    session.run(python, *suite, *options(backends), *session.posargs)
+    written = ["--json", str(ROOT / ".nox" / "parity.json")]
+    if not {"--clause", "--case"} & {*session.posargs}:  # a part of the suite is no page
+        written += ["--markdown", str(ROOT / "docs" / "parity.md")]
+    suite = ("-m", "classweight", "conformance", "--timeout", "300")
+    session.run(python, *suite, *written, *options(backends), *session.posargs)
 
     def run(command: tuple[str, ...], keras_backend: str = "") -> Any:
         return session.run(*command, env={"KERAS_BACKEND": keras_backend}, silent=True)

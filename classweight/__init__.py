@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .conventions import DIFFERENCES
     from .errors import TargetIndexError
     from .spec import SigmoidCrossEntropy, SoftmaxCrossEntropy, from_dict
+    from .weights.adjustment import adjust_logits, logit_offsets
     from .weights.counts import ClassCounts
     from .weights.samples import correct_for_sampling, sample_weights, sampler_weights
     from .weights.schemes import ClassWeights, class_weights
@@ -27,12 +28,14 @@ __all__ = [
     "SigmoidCrossEntropy",
     "SoftmaxCrossEntropy",
     "TargetIndexError",
+    "adjust_logits",
     "class_weights",
     "compare",
     "conventions",
     "correct_for_sampling",
     "from_dict",
     "identify",
+    "logit_offsets",
     "sample_weights",
     "sampler_weights",
 ]
@@ -46,12 +49,14 @@ __getattr__, __dir__ = _lazy.names(
         "SigmoidCrossEntropy": ".spec",
         "SoftmaxCrossEntropy": ".spec",
         "TargetIndexError": ".errors",
+        "adjust_logits": ".weights.adjustment",
         "class_weights": ".weights.schemes",
         "compare": ".answers.compare",
         "conventions": ".",
         "correct_for_sampling": ".weights.samples",
         "from_dict": ".spec",
         "identify": ".answers.identify",
+        "logit_offsets": ".weights.adjustment",
         "sample_weights": ".weights.samples",
         "sampler_weights": ".weights.samples",
     },

@@ -1,4 +1,4 @@
-"""The command line: ``classweight conformance``, ``compare``, ``identify``.
+"""The command line: ``classweight conformance``, ``compare``, ``identify``, ``weights``.
 
 A subcommand's own modules are loaded when it is called.
 """
@@ -10,20 +10,24 @@ import json
 import sys
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from .answers import commands as _cli_answers
 from .spec import from_dict
-from .streams import STANDARD_INPUT, read, read_json, refused, say
+from .streams import STANDARD_INPUT, check_folder, read, read_json, refused, say
+from .weights import commands as _cli_weights
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit status; 2 for arguments that cannot be used."""
     parser = argparse.ArgumentParser(prog="classweight", description="Weighted cross-entropy, proven identical.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('classweight')}")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_conformance(commands)
     _cli_answers.add(commands)
+    _cli_weights.add(commands)
     try:
         options = parser.parse_args(arguments)
         return int(options.run(options))
@@ -59,6 +63,8 @@ def _add_conformance(commands: Any) -> None:
         "--xfails", type=Path, metavar="FILE", help="glob patterns of ids that are known to fail; - too"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole report")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to look at, what failed first")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as a page of Markdown")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for a case (%(default)s)")
     parser.set_defaults(run=_conformance)
 
@@ -66,6 +72,7 @@ def _add_conformance(commands: Any) -> None:
 def _conformance(options: argparse.Namespace) -> int:
     from .conformance import backends as known_backends
     from .conformance import own as own_cases
+    from .conformance import page
     from .conformance.client import BackendError
     from .conformance.runner import KnownFailures, on_terminal, run
 
@@ -76,8 +83,8 @@ def _conformance(options: argparse.Namespace) -> int:
         spec = None if options.spec is None else from_dict(read_json(options.spec))
         if own and spec is None:
             raise ValueError(f"--spec must be given for {own[0]!r}, which is none of {known_backends.known()}")
-        if options.json and not options.json.parent.is_dir():
-            raise ValueError(f"--json must name a file in a folder that exists; got {str(options.json)!r}")
+        for name in ("json", "html", "markdown"):
+            check_folder(f"--{name}", getattr(options, name))
         xfails = KnownFailures(read(options.xfails).decode().splitlines() if options.xfails else ())
     except (OSError, TypeError, ValueError) as problem:
         return refused("conformance", problem)
@@ -107,4 +114,8 @@ def _conformance(options: argparse.Namespace) -> int:
     say(report.to_text())
     if options.json:
         options.json.write_text(json.dumps(report.to_json(), indent=1) + "\n")
+    if options.html:
+        options.html.write_text(page.to_html(report), "utf-8")
+    if options.markdown:
+        options.markdown.write_text(page.to_markdown(report), "utf-8")
     return report.exit_status

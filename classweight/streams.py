@@ -53,6 +53,12 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("JSON is nested too deeply") from None
 
 
+def check_folder(option: str, file: Path | None) -> None:
+    """Refuse a file that cannot be written, before the work and not after it."""
+    if file is not None and not file.parent.is_dir():
+        raise ValueError(f"{option} must name a file in a folder that exists; got {str(file)!r}")
+
+
 def say(text: str = "", *, error: bool = False, end: str = "\n") -> None:
     """Print. A reader that has gone, such as ``head``, has had enough: the exit status is what it would have been."""
     stream = sys.stderr if error else sys.stdout

@@ -152,7 +152,7 @@ class Torch:
         return value
 
     def _graph(self, spec: Any) -> Callable[..., Any]:
-        self.torch._dynamo.reset()  # each spec is a graph of its own, and Dynamo stops after a few of one function
+        self.torch.compiler.reset()  # each spec is a graph of its own, and Dynamo stops after a few of one function
         return self.torch.compile(self.loss, fullgraph=True, backend="aot_eager")
 
 

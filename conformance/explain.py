@@ -37,8 +37,8 @@ def explain(case: Case, reply: Mapping[str, Any], verdicts: Sequence[Verdict]) -
         sentences(case, verdicts),
         resemblance,
         describe_call(case),
-        _came(case, reply),
-        _expected(case),
+        came(case, reply),
+        expected(case),
         why(case),
     )
     return "\n".join(line for part in parts for line in part)
@@ -74,7 +74,8 @@ def _array(name: str, array: TypedArray, note: str = "") -> Iterator[str]:
     yield indent + np.array2string(array.values, **PRINTED).replace("\n", f"\n{indent}")
 
 
-def _came(case: Case, reply: Mapping[str, Any]) -> Iterator[str]:
+def came(case: Case, reply: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines that show the reply."""
     if "crash" in reply:
         return
     yield "what came"
@@ -85,7 +86,8 @@ def _came(case: Case, reply: Mapping[str, Any]) -> Iterator[str]:
             yield from _array(name, TypedArray.from_json(reply[name]))
 
 
-def _expected(case: Case) -> Iterator[str]:
+def expected(case: Case) -> Iterator[str]:
+    """Yield the lines that show the truth, rounded, and how far from it is allowed; none for an error."""
     if case.error is None:
         yield "what was expected"
     for name, truth, budget in zip(("loss", "gradient"), (case.loss, case.gradient), case.budget, strict=True):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .cases import Case
 from .judge import Verdict
 
 COLUMNS = ("loss", "gradient", "errors")
@@ -15,7 +16,10 @@ SHOWN_FAILURES = 20
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one case came to on one backend; ``known`` says that the user expected a failure."""
+    """What one case came to on one backend; ``known`` says that the user expected a failure.
+
+    ``evidence`` is a failed case with the worker's reply.
+    """
 
     id: str
     clause: str
@@ -24,6 +28,7 @@ class Outcome:
     verdicts: tuple[Verdict, ...]
     known: bool = False
     not_run: str | None = None
+    evidence: tuple[Case, Mapping[str, Any]] | None = None
 
     @property
     def passed(self) -> bool:
@@ -125,34 +130,35 @@ class Report:
     def to_text(self) -> str:
         """Return the tables, and below them what failed."""
         alone = len(self.backends) == 1
-        parts = [] if alone or not any(backend.outcomes for backend in self.backends) else [self._matrix()]
+        parts = [] if alone or not any(backend.outcomes for backend in self.backends) else [matrix(self)]
         parts += [text for backend in self.backends for text in _backend_text(backend, table=alone)]
         if any(backend.sweeps for backend in self.backends):
-            parts.append(_sweeps_text(self.backends, self.differences))
+            parts.append(sweeps_text(self.backends, self.differences))
         return "\n\n".join(parts)
 
-    def _matrix(self) -> str:
-        """Return one table of all backends: the worst ULPs of a clause, or how many columns of cases failed."""
-        names = [backend.title.partition(":") for backend in self.backends]
-        head = [("", *COLUMNS, *(name for name, _, _ in names)), ("clause", "", "", "", *(v for _, _, v in names))]
-        figures = [{c: _clause_json(o) for c, o in _by_clause(backend.outcomes)} for backend in self.backends]
-        alls = [_clause_json(backend.outcomes) for backend in self.backends]
-        rows = []
-        for clause in dict.fromkeys(clause for each in figures for clause in each):
-            own = [each.get(clause) for each in figures]
-            most = [str(max(f[column]["cases"] for f in own if f) or "-") for column in COLUMNS]
-            rows.append((clause, *most, *map(_cell, own)))
-        blank = ("", "", "")
-        for column in COLUMNS:
-            rows.append((f"{column} passed", *blank, *("{passed}/{cases}".format(**each[column]) for each in alls)))
-        rows.append(("cases not run", *blank, *(str(each["not_run"] or "-") for each in alls)))
-        if exact := self.differences.get("exact"):
-            differing = [str(exact.of.get(backend.name, "-")) for backend in self.backends]
-            rows.append(("bits that differ", *blank, *differing))
-        versions = [", ".join(map(" ".join, backend.versions.items())) for backend in self.backends]
-        named = dict.fromkeys(f"{name}: {v}" for (name, _, _), v in zip(names, versions, strict=True))
-        caption = "the cases of each clause, and the worst ULP of loss and gradient where all passed"
-        return "\n".join([caption, _table([*head, *rows]), "", *named])
+
+def matrix(report: Report) -> str:
+    """Return one table of all backends: the worst ULPs of a clause, or how many columns of cases failed."""
+    names = [backend.title.partition(":") for backend in report.backends]
+    head = [("", *COLUMNS, *(name for name, _, _ in names)), ("clause", "", "", "", *(v for _, _, v in names))]
+    figures = [clause_figures(backend.outcomes) for backend in report.backends]
+    alls = [_clause_json(backend.outcomes) for backend in report.backends]
+    rows = []
+    for clause in dict.fromkeys(clause for each in figures for clause in each):
+        own = [each.get(clause) for each in figures]
+        most = [str(max(f[column]["cases"] for f in own if f) or "-") for column in COLUMNS]
+        rows.append((clause, *most, *map(_cell, own)))
+    blank = ("", "", "")
+    for column in COLUMNS:
+        rows.append((f"{column} passed", *blank, *("{passed}/{cases}".format(**each[column]) for each in alls)))
+    rows.append(("cases not run", *blank, *(str(each["not_run"] or "-") for each in alls)))
+    if exact := report.differences.get("exact"):
+        differing = [str(exact.of.get(backend.name, "-")) for backend in report.backends]
+        rows.append(("bits that differ", *blank, *differing))
+    versions = [", ".join(map(" ".join, backend.versions.items())) for backend in report.backends]
+    named = dict.fromkeys(f"{name}: {v}" for (name, _, _), v in zip(names, versions, strict=True))
+    caption = "the cases of each clause, and the worst ULP of loss and gradient where all passed"
+    return "\n".join([caption, _table([*head, *rows]), "", *named])
 
 
 def _cell(figures: dict[str, Any] | None) -> str:
@@ -170,7 +176,7 @@ def _backend_json(backend: BackendReport) -> dict[str, Any]:
     return {
         "name": backend.name,
         "versions": backend.versions,
-        "clauses": {clause: _clause_json(outcomes) for clause, outcomes in _by_clause(backend.outcomes)},
+        "clauses": clause_figures(backend.outcomes),
         "sweeps": {
             precision: {name: getattr(figures, name) for name in SweepFigures.__slots__}
             for precision, figures in backend.sweeps.items()
@@ -198,6 +204,11 @@ def _by_clause(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]
         yield clause, [outcome for outcome in outcomes if outcome.clause == clause]
 
 
+def clause_figures(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """Return the figures of each clause: of the columns the cases and those passed, ULPs, and what was not run."""
+    return {clause: _clause_json(own) for clause, own in _by_clause(outcomes)}
+
+
 def _clause_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     verdicts = [verdict for outcome in outcomes for verdict in outcome.verdicts]
     columns = {}
@@ -218,7 +229,7 @@ def _backend_text(backend: BackendReport, *, table: bool) -> Iterator[str]:
     if table and backend.outcomes:
         rows: list[tuple[str, ...]] = [("clause", *COLUMNS, "worst ULP", "not rounded", "not run")]
         named = [*_by_clause(backend.outcomes), ("all", backend.outcomes)]
-        rows += [_clause_row(clause, _clause_json(outcomes)) for clause, outcomes in named]
+        rows += [clause_row(clause, _clause_json(outcomes)) for clause, outcomes in named]
         yield f"{backend.title} ({versions})\n{_table(rows)}"
     sentences = [f"{o.status}: {f}" for o in backend.with_status("failed") for v in o.verdicts for f in v.failures]
     optional = backend.with_status("failed (optional)")
@@ -236,14 +247,16 @@ def _backend_text(backend: BackendReport, *, table: bool) -> Iterator[str]:
         yield f"{backend.title}: {len(known)} known failures"
 
 
-def _clause_row(clause: str, figures: dict[str, Any]) -> tuple[str, ...]:
+def clause_row(clause: str, figures: dict[str, Any]) -> tuple[str, ...]:
+    """Return the row of a backend's own table."""
     counts = (figures[column] for column in COLUMNS)
     passed = (f"{count['passed']}/{count['cases']}" if count["cases"] else "-" for count in counts)
     share = f"{figures['unrounded']}/{figures['elements']}" if figures["elements"] else "-"
     return (clause, *passed, _worst(figures) if figures["elements"] else "-", share, str(figures["not_run"] or ""))
 
 
-def _sweeps_text(backends: Sequence[BackendReport], differences: dict[str, Differences]) -> str:
+def sweeps_text(backends: Sequence[BackendReport], differences: dict[str, Differences]) -> str:
+    """Return the table of the sweeps, and below it how many elements differ between backends."""
     head = ("sweeps", "elements", "wrong", "of them 0", "near-ties", "worst ULP", "not rounded", "not run")
     rows: list[tuple[str, ...]] = [head]
     for precision in ("exact", "native"):

@@ -111,7 +111,8 @@ def _outcome(backend: str, case: Case, reply: Mapping[str, Any], known: KnownFai
     expected = known.match(backend.partition("@")[0], case.id)
     reason = str(reply["not_run"]) if "not_run" in reply else None
     verdicts = () if reason else tuple(judge(case, reply))
-    return Outcome(case.id, case.clause, case.tier, case.flags, verdicts, expected, reason)
+    evidence = None if all(verdict.passed for verdict in verdicts) else (case, reply)
+    return Outcome(case.id, case.clause, case.tier, case.flags, verdicts, expected, reason, evidence)
 
 
 def _sweep(

@@ -17,6 +17,7 @@ import numpy as np
 from chainer import Variable
 
 from ...conventions import chainer as conventions
+from ...conventions.differences import differing
 from ...errors import calling, refuse
 from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
@@ -97,6 +98,7 @@ def loss_parts(
     return route.loss_parts(xp, call, logits)
 
 
+@differing("chainer", "softmax_cross_entropy")
 @calling(logits="x", targets="t")
 def softmax_cross_entropy(
     x: Any,
@@ -146,6 +148,7 @@ def softmax_cross_entropy(
     return value
 
 
+@differing("chainer", "sigmoid_cross_entropy")
 @calling(logits="x", targets="t")
 def sigmoid_cross_entropy(x: Any, t: Any, normalize: bool = True, reduce: str = "mean") -> Variable:
     """Drop in for ``chainer.functions.sigmoid_cross_entropy``: its arguments, value, gradient, dtype and refusals.

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ...conventions import optax as conventions
+from ...conventions.differences import differing
 from ...errors import refuse
 from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 
@@ -95,6 +96,7 @@ def loss_parts(
     return route.loss_parts(route.make_call(spec, logits, validate, targets, sample_weight, class_weight, mask, None))
 
 
+@differing("optax", "softmax_cross_entropy")
 def softmax_cross_entropy(
     logits: ArrayLike, labels: ArrayLike, axis: Axes = -1, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -113,11 +115,13 @@ def softmax_cross_entropy(
     return _rows(_as_one(logits, axes), _as_one(labels, axes), axes, _as_one(kept, axes))
 
 
+@differing("optax", "safe_softmax_cross_entropy")
 def safe_softmax_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Drop in for ``optax.safe_softmax_cross_entropy``; here `softmax_cross_entropy` is as safe."""
     return softmax_cross_entropy(logits, labels)
 
 
+@differing("optax", "softmax_cross_entropy_with_integer_labels")
 def softmax_cross_entropy_with_integer_labels(
     logits: ArrayLike, labels: ArrayLike, axis: int | tuple[int, ...] = -1, where: ArrayLike | None = None
 ) -> jax.Array:
@@ -137,6 +141,7 @@ def softmax_cross_entropy_with_integer_labels(
     return _rows(jnp.broadcast_to(logits, shape), labels, axes, kept)
 
 
+@differing("optax", "sigmoid_binary_cross_entropy")
 def sigmoid_binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Drop in for ``optax.sigmoid_binary_cross_entropy``."""
     logits, labels = _logits(logits), jnp.asarray(labels)

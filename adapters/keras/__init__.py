@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from ...conventions.differences import differing
 from ...errors import calling, missing_framework, refuse
 
 try:
@@ -195,6 +196,7 @@ class _Weighted:
         return cls(**{**config, "class_weight": weight})
 
 
+@differing("keras", "sparse_categorical_crossentropy")
 @_register
 class SparseCategoricalCrossentropy(_Weighted, keras.losses.SparseCategoricalCrossentropy):  # type: ignore[misc]
     """Drop in for ``keras.losses.SparseCategoricalCrossentropy``, with class weights.
@@ -244,6 +246,7 @@ class SparseCategoricalCrossentropy(_Weighted, keras.losses.SparseCategoricalCro
         self._describe(spec)
 
 
+@differing("keras", "categorical_crossentropy")
 @_register
 class CategoricalCrossentropy(_Weighted, keras.losses.CategoricalCrossentropy):  # type: ignore[misc]
     """Drop in for ``keras.losses.CategoricalCrossentropy``, with class weights.
@@ -271,6 +274,7 @@ class CategoricalCrossentropy(_Weighted, keras.losses.CategoricalCrossentropy): 
         self._describe(spec)
 
 
+@differing("keras", "binary_crossentropy")
 @_register
 class BinaryCrossentropy(_Weighted, keras.losses.BinaryCrossentropy):  # type: ignore[misc]
     """Drop in for ``keras.losses.BinaryCrossentropy``, with class weights.

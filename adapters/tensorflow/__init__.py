@@ -17,6 +17,7 @@ from . import route  # isort: skip  (first: it words the error of a missing Tens
 import tensorflow as tf
 
 from ...conventions import tensorflow as conventions
+from ...conventions.differences import differing
 from ...errors import calling, refuse
 from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy, _integer
 
@@ -108,6 +109,7 @@ def loss_parts(
     return route.loss_parts(call)
 
 
+@differing("tensorflow", "sparse_softmax_cross_entropy_with_logits")
 @route.as_it_is
 @calling(targets="labels")
 def sparse_softmax_cross_entropy_with_logits(labels: Tensor, logits: Tensor, name: str | None = None) -> Tensor:
@@ -118,6 +120,7 @@ def sparse_softmax_cross_entropy_with_logits(labels: Tensor, logits: Tensor, nam
     return _named(loss(_ROWS, logits, _labels(labels)), name)
 
 
+@differing("tensorflow", "softmax_cross_entropy_with_logits")
 @route.as_it_is
 @calling(targets="labels")
 def softmax_cross_entropy_with_logits(
@@ -155,6 +158,7 @@ def _spread(labels: Tensor, logits: Tensor, axis: int) -> Tensor:
     return tf.broadcast_to(labels, tf.shape(like)) if num_classes == 1 else labels
 
 
+@differing("tensorflow", "weighted_cross_entropy_with_logits")
 @route.as_it_is
 @calling(targets="labels", class_weight="pos_weight")
 def weighted_cross_entropy_with_logits(
@@ -169,6 +173,7 @@ def weighted_cross_entropy_with_logits(
     return _named(loss(_ELEMENTS, logits, labels, class_weight=(1.0, pos_weight)), name)
 
 
+@differing("tensorflow", "v1 losses")
 @route.as_it_is
 @calling(targets="labels", sample_weight="weights")
 def sparse_softmax_cross_entropy(
@@ -192,6 +197,7 @@ def sparse_softmax_cross_entropy(
     return _v1_loss(spec, logits, labels, weights, scope, loss_collection)
 
 
+@differing("tensorflow", "v1 losses")
 @route.as_it_is
 @calling(targets="onehot_labels", sample_weight="weights")
 def softmax_cross_entropy(
@@ -210,6 +216,7 @@ def softmax_cross_entropy(
     return _v1_loss(spec, logits, labels, weights, scope, loss_collection)
 
 
+@differing("tensorflow", "v1 losses")
 @route.as_it_is
 @calling(targets="multi_class_labels", sample_weight="weights")
 def sigmoid_cross_entropy(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ... import errors
 from ...conventions import torch as conventions
+from ...conventions.differences import differing
 from ...errors import calling, refuse
 from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from .arrays import HALF, kept
@@ -165,6 +166,7 @@ _nll_loss_spec = kept(lambda *native: conventions.nll_loss(None, *native))
 _binary_spec = kept(conventions.binary_cross_entropy_with_logits)
 
 
+@differing("torch", "cross_entropy")
 @calling(logits="input", targets="target", class_weight="weight")
 def cross_entropy(
     input: Tensor,
@@ -194,6 +196,7 @@ def cross_entropy(
     return loss(spec, input, target, class_weight=weight)
 
 
+@differing("torch", "nll_loss")
 @calling(logits="input", targets="target", class_weight="weight")
 def nll_loss(
     input: Tensor,
@@ -213,6 +216,7 @@ def nll_loss(
     return loss(spec, input, target, class_weight=weight)
 
 
+@differing("torch", "binary_cross_entropy_with_logits")
 @calling(logits="input", targets="target", class_weight="pos_weight", sample_weight="weight")
 def binary_cross_entropy_with_logits(
     input: Tensor,
@@ -245,6 +249,7 @@ def binary_cross_entropy_with_logits(
     return value.to(target.dtype)
 
 
+@differing("torch", "cross_entropy")
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     """Drop in for ``torch.nn.CrossEntropyLoss``."""
 
@@ -260,6 +265,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         )
 
 
+@differing("torch", "nll_loss")
 class NLLLoss(torch.nn.NLLLoss):
     """Drop in for ``torch.nn.NLLLoss``."""
 
@@ -268,6 +274,7 @@ class NLLLoss(torch.nn.NLLLoss):
         return nll_loss(input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
 
 
+@differing("torch", "binary_cross_entropy_with_logits")
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
     """Drop in for ``torch.nn.BCEWithLogitsLoss``."""
 

@@ -79,7 +79,7 @@ def operands_of(given: Arguments) -> list[Any] | None:
     return [targets, *others, key, given.validate is True]
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _has_kernels(device: str) -> bool:
     if device == "cpu":
         return kernels.kernels() is not None
@@ -87,13 +87,13 @@ def _has_kernels(device: str) -> bool:
     return found is not None and found.is_usable(torch.empty(1, device=device))
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _key(spec: Any) -> str:
     """Return the name of a spec, to which a graph is then bound; none if it is itself made while tracing."""
     return _named(spec) if "precision" in vars(spec) else ""
 
 
-@torch._dynamo.assume_constant_result  # type: ignore[untyped-decorator]
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _key_of_fields(kind: str, *values: Any) -> str:
     kinds = {cls.__name__: cls for cls in _FIELDS}
     return _named(kinds[kind](**dict(zip(_FIELDS[kinds[kind]], values, strict=True))))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..streams import refused, say
+from ..streams import check_folder, refused, say
 
 FILE = """\
 The file is one that numpy.savez writes:
@@ -38,6 +38,7 @@ def add(commands: Any) -> None:
     compare.add_argument("--markdown", action="store_true", help="print Markdown")
     compare.add_argument("--json", action="store_true", help="print JSON")
     compare.add_argument("--plot", type=Path, metavar="FILE", help="also write a picture: .png, .svg or .pdf")
+    compare.add_argument("--html", type=Path, metavar="FILE", help="also write a page to look at")
 
     identify = _command(
         commands,
@@ -80,11 +81,13 @@ def _compare(options: argparse.Namespace) -> int:
     from .compare import compare_batch, json_text
 
     try:
-        if options.plot and not options.plot.parent.is_dir():
-            raise ValueError(f"--plot must name a file in a folder that exists; got {str(options.plot)!r}")
+        check_folder("--plot", options.plot)
+        check_folder("--html", options.html)
         comparison = compare_batch(_load(options))
         if options.plot is not None:
             comparison.plot(options.plot)
+        if options.html is not None:
+            options.html.write_text(comparison.to_html(), "utf-8")
     except (ImportError, OSError, TypeError, ValueError) as problem:
         return refused("compare", problem)
     if options.json:

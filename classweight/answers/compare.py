@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import page
 from ..call import prepare
 from ..compute import cpu
 from ..compute.arrays import ArrayFunctions
@@ -88,6 +89,34 @@ class Comparison:
                 row[name] = _json_number(row[name])
         return {"batch": self.batch, "num_classes": self.num_classes, "rows": rows}
 
+    def to_html(self) -> str:
+        """Return one HTML file: the numbers as pictures and tables, and by which calls they come."""
+        title = f"One batch, every convention: {self.batch}"
+        groups, classes = self.groups(), self.shown_classes
+        calls = [list(dict.fromkeys(row.call.partition("(")[0] for row in group)) for group in groups]
+        labels = [f"{names[0]}{' ...' if names[1:] else ''}" for names in calls]
+
+        def body() -> Iterator[str]:
+            for name, of in (("Loss, nats", "loss"), ("Length of the gradient", "gradient_norm")):
+                values = [float(getattr(group[0], of)) for group in groups]
+                yield f"<h2>{name}</h2>"
+                sizes = [abs(value) if np.isfinite(value) else 0.0 for value in values]
+                yield page.bars(name, labels, sizes, [f"{x:.7g}" for x in values], [not np.isfinite(x) for x in values])
+            yield "<h2>Who divides by what</h2>"
+            head = ["formula", "loss", "denominator", "gradient norm", *(f"class {c}" for c in classes)]
+            rows = [["; ".join(t for t, _ in _by_formula(g)), *_figures(g[0], classes)] for g in groups]
+            yield page.table("Each number once, and each class's share of the gradient", head, rows)
+            yield "<h2>Calls</h2>"
+            for group in groups:
+                items = (page.escape(row.call + (f" [{row.note}]" if row.note else "")) for row in group)
+                yield f"<h3>{group[0].loss:.7g}</h3>"
+                yield "<ul>" + "".join(f"<li><code>{item}</code></li>" for item in items) + "</ul>"
+            if refused := self._refused():
+                items = (page.escape(f"{', '.join(names)}: {reason}") for reason, names in refused.items())
+                yield "<h3>No number</h3>\n<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
+
+        return page.document(title, body())
+
     def plot(self, path: str | Path) -> None:
         """Write a picture: bars of the loss and of each class's share of the gradient, a row a convention.
 
@@ -160,7 +189,7 @@ def compare(
     Returns
     -------
     Comparison
-        ``print`` shows the table; ``to_markdown()``, ``to_json()``, ``plot(path)``.
+        ``print`` shows the table; ``to_markdown()``, ``to_json()``, ``to_html()``, ``plot(path)``.
 
     Raises
     ------

@@ -6,15 +6,23 @@ Tests show every entry with the installed framework; any other disagreement is a
 
 from __future__ import annotations
 
+import inspect
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-__all__ = ["DIFFERENCES", "Difference"]
+__all__ = ["DIFFERENCES", "Difference", "differing"]
+
+DropIn = TypeVar("DropIn", bound=Callable[..., object])
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One case: what the native call does with it and what the spec does.
 
+    Examples
+    --------
     >>> [d.id for d in DIFFERENCES if d.framework == "sklearn"]
     ['sklearn-zero-weights', 'sklearn-soft-targets']
     """
@@ -753,3 +761,20 @@ _FLAX = (
 )
 
 DIFFERENCES: tuple[Difference, ...] = _TORCH + _KERAS + _TENSORFLOW + _CHAINER + _SKLEARN + _ONNX + _OPTAX + _FLAX
+
+
+def differing(framework: str, *calls: str) -> Callable[[DropIn], DropIn]:
+    """Return a decorator that ends a drop-in's docstring with the cases in which it differs from the native call.
+
+    ``calls`` are the names by which the differences of the framework know the call.
+    """
+    known = re.compile(rf"^any\b|\b({'|'.join(calls)})\b")
+    found = [d for d in DIFFERENCES if d.framework == framework and known.search(d.call)]
+    said = "\n".join(f"- {d.case} ({d.call}): native, {d.native}; here, {d.ours}." for d in found)
+
+    def add(drop_in: DropIn) -> DropIn:
+        if drop_in.__doc__:  # python -OO has none
+            drop_in.__doc__ = f"{inspect.cleandoc(drop_in.__doc__)}\n\nDiffers from native in\n\n{said}\n"
+        return drop_in
+
+    return add

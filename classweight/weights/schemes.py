@@ -16,7 +16,7 @@ from .counts import ClassCounts, keyed
 
 __all__ = ["ClassWeights", "class_weights"]
 
-Scheme = Literal["inverse", "balanced", "max_ratio", "power", "effective_number"]
+Scheme = Literal["inverse", "balanced", "max_ratio", "power", "effective_number", "log_scaled", "median_frequency"]
 Normalize = Literal["mean_class", "mean_sample", "max"]
 Vector = npt.NDArray[np.float64]
 
@@ -38,6 +38,8 @@ class ClassWeights:
     beta: float | None = None
     normalize: Normalize | None = None
     zero_count: float | Literal["error", "zero", "largest"] = "error"
+    offset: float | None = None
+    totals: tuple[float, ...] | None = None
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """Return the weights of shape ``(C,)``, as float64 unless another dtype is asked for."""
@@ -61,6 +63,17 @@ class ClassWeights:
     def as_dict(self, *, names: bool = False) -> dict[Any, float]:
         """Return the weight of each class by its index, or by its name."""
         return keyed(list(self.values), self.class_names, names)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it, safe for JSON."""
+        parameters = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("values", "class_names")}
+        return {
+            "weights": list(self.values),
+            "class_names": self.class_names and list(self.class_names),
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in parameters.items()},
+            "share": self.share.tolist(),
+            "effective_share": self.effective_share.tolist(),
+        }
 
     @property
     def share(self) -> Vector:
@@ -98,6 +111,8 @@ def class_weights(
     zero_count: float | Literal["error", "zero", "largest"] = "error",
     power: float | None = None,
     beta: float | None = None,
+    offset: float | None = None,
+    totals: npt.ArrayLike | None = None,
     sample_weight: npt.ArrayLike | None = None,
     mask: npt.ArrayLike | None = None,
     ignore_index: int | None = None,
@@ -113,6 +128,10 @@ def class_weights(
         max_ratio         max(n) / n_c                     1 for the most frequent class
         power             n_c ** -power                    0.5 is the inverse root
         effective_number  (1 - beta) / (1 - beta ** n_c)   Cui et al., 2019
+        log_scaled        1 / ln(offset + n_c / n)         ENet: Paszke et al., 2016
+        median_frequency  median(f) / f_c, f = n_c / m_c   Eigen and Fergus, 2015; SegNet
+
+    m_c, the ``totals``, are all pixels of the images that show class c; n where they are not given.
 
     Parameters
     ----------
@@ -120,7 +139,7 @@ def class_weights(
         Labels as in `ClassCounts.update`: indices or names in any shape, or distributions. A mapping class -> number
         (a ``collections.Counter``) and `ClassCounts` are counts; **any other array is labels**, and counts in an array
         go to ``counts``. A mapping, or a list, of arrays has one output each.
-    scheme : "balanced", "inverse", "max_ratio", "power" or "effective_number"
+    scheme : "balanced", "inverse", "max_ratio", "power", "effective_number", "log_scaled" or "median_frequency"
     counts : array-like of shape (C,), mapping class -> count, or ClassCounts
         Instead of labels. What has keys, such as pandas's ``value_counts()``, is a mapping.
     num_classes : int, optional
@@ -138,6 +157,10 @@ def class_weights(
     beta : float, optional
         Of the scheme "effective_number", from 0 to 1 (1 excluded); 0.999 where it is not given. 0 weighs all classes
         the same, and the weights are proportional to "inverse" as it approaches 1.
+    offset : float, optional
+        Of the scheme "log_scaled", finite and >= 1; 1.02 where it is not given. The weights are below 1 / ln(offset).
+    totals : array-like of shape (C,), optional
+        Of the scheme "median_frequency", each at least the class's count.
     sample_weight, mask, ignore_index, one_hot, axis
         How labels count, as in `ClassCounts.update`.
 
@@ -157,7 +180,9 @@ def class_weights(
     Notes
     -----
     Sources: ``compute_class_weight`` of scikit-learn; Cui, Jia, Lin, Song and Belongie, "Class-balanced loss based on
-    effective number of samples", CVPR 2019.
+    effective number of samples", CVPR 2019; Paszke, Chaurasia, Kim and Culurciello, "ENet", arXiv:1606.02147, section
+    5.2; Eigen and Fergus, "Predicting depth, surface normals and semantic labels with a common multi-scale
+    convolutional architecture", ICCV 2015, section 6.3.2, whose scheme SegNet (Badrinarayanan et al., 2017) uses.
 
     Examples
     --------
@@ -181,7 +206,7 @@ def class_weights(
         "one_hot": one_hot,
         "axis": axis,
     }
-    rule = _Rule.checked(scheme, power, beta, normalize, zero_count)
+    rule = _Rule.checked(scheme, power, beta, offset, totals, normalize, zero_count)
     if (labels is None) == (counts is None):
         refuse("counts", "be given where labels are not, and only there", "both" if counts is not None else "neither")
     outputs = _labels.outputs_of(labels)
@@ -213,14 +238,23 @@ class _Rule:
     scheme: Scheme
     power: float | None
     beta: float | None
+    offset: float | None
+    totals: Vector | None
     normalize: Normalize | None
     zero_count: float | Literal["error", "zero", "largest"]
 
     @classmethod
-    def checked(cls, scheme: Any, power: Any, beta: Any, normalize: Any, zero_count: Any) -> _Rule:
+    def checked(
+        cls, scheme: Any, power: Any, beta: Any, offset: Any, totals: Any, normalize: Any, zero_count: Any
+    ) -> _Rule:
         _choice("scheme", scheme, get_args(Scheme))
         _choice("normalize", normalize, (None, *get_args(Normalize)))
-        for name, value, owner in (("power", power, "power"), ("beta", beta, "effective_number")):
+        for name, value, owner in (
+            ("power", power, "power"),
+            ("beta", beta, "effective_number"),
+            ("offset", offset, "log_scaled"),
+            ("totals", totals, "median_frequency"),
+        ):
             if value is not None and scheme != owner:
                 refuse(name, f"be None unless the scheme is {owner!r}", f"{value!r} with {scheme!r}")
         if scheme == "power":
@@ -228,10 +262,17 @@ class _Rule:
         if scheme == "effective_number":
             expected = "be a number from 0 to 1 (1 excluded)"
             beta = _number("beta", 0.999 if beta is None else beta, expected, lambda b: 0 <= b < 1)
+        if scheme == "log_scaled":
+            expected = "be finite and >= 1"
+            offset = _number("offset", 1.02 if offset is None else offset, expected, lambda c: 1 <= c < np.inf)
+        if totals is not None:
+            totals = _labels.to_host(totals, "totals")
+            if totals.ndim != 1 or totals.dtype.kind not in "iuf":
+                refuse("totals", "be numbers of shape (C,), one per class", f"{totals.dtype} of shape {totals.shape}")
         if not _is_choice(zero_count, "error", "zero", "largest"):
             expected = "be 'error', 'zero', 'largest' or a finite number >= 0"
             zero_count = _number("zero_count", zero_count, expected, lambda w: 0 <= w < np.inf)
-        return cls(scheme, power, beta, normalize, zero_count)
+        return cls(scheme, power, beta, offset, totals, normalize, zero_count)
 
     def weights(self, counted: ClassCounts, argument: str = "labels") -> ClassWeights:
         counts, names = counted.counts, counted.class_names
@@ -247,8 +288,13 @@ class _Rule:
             weighing = " with a weight > 0" if counts.dtype == np.float64 else ""
             refuse(argument, expected + hint, f"none of class {first if names is None else names[first]!r}{weighing}")
         n = counts[present].astype(np.float64)
+        m = np.full(n.shape, n.sum())
+        if self.totals is not None:
+            if self.totals.shape != counts.shape or not (counts <= self.totals).all():
+                refuse("totals", f"be {len(counts)} numbers, each at least the class's count", self.totals)
+            m = self.totals[present].astype(np.float64)
         with np.errstate(all="ignore"):
-            weights = self._scale(self._raw(n), n)
+            weights = self._scale(self._raw(n, m), n)
         if not ((weights > 0) & (weights < np.inf)).all():
             refuse("scheme", "give finite weights > 0 for these counts", f"{weights.min()} to {weights.max()}")
         match self.zero_count:
@@ -269,9 +315,11 @@ class _Rule:
             self.beta,
             self.normalize,
             self.zero_count,
+            self.offset,
+            None if self.totals is None else tuple(self.totals.tolist()),
         )
 
-    def _raw(self, n: Vector) -> Vector:
+    def _raw(self, n: Vector, m: Vector) -> Vector:
         match self.scheme:
             case "inverse":
                 return 1 / n
@@ -281,6 +329,11 @@ class _Rule:
                 return np.asarray(n.max() / n)
             case "power":
                 return np.asarray(n ** -np.float64(self.power or 0))
+            case "log_scaled":
+                # What is added to 1 is small, and log(offset + share) would round it away.
+                return np.asarray(1 / np.log1p(np.float64(self.offset or 0) - 1 + n / n.sum()))
+            case "median_frequency":
+                return np.asarray(np.median(n / m) / (n / m))
             case "effective_number":
                 beta = np.float64(self.beta or 0)
                 # 1 - beta ** n would lose every digit where beta is close to 1.

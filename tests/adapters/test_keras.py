@@ -25,6 +25,7 @@ from classweight import SigmoidCrossEntropy
 from ..calls import random_call
 from ..conventions.configurations import batch, binary_batch, upstream
 from ..conventions.differences import named
+from ..dropins.helped import check as check_help
 from ..refusals import Refusal, assert_refused, each_refusal
 
 # Keras and torch ask NumPy for arrays in the way of NumPy 1.
@@ -470,3 +471,15 @@ def test_fit_sample_weight() -> None:
 def test_fit_sample_weight_refuses(arguments: Any, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         cwk.fit_sample_weight(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("SparseCategoricalCrossentropy", "sparse_categorical_crossentropy"),
+        ("CategoricalCrossentropy", "categorical_crossentropy"),
+        ("BinaryCrossentropy", "binary_crossentropy"),
+    ],
+)
+def test_help_says_what_differs_from_native(name: str, call: str) -> None:
+    check_help("keras", getattr(cwk, name), call)

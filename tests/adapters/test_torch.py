@@ -188,7 +188,7 @@ def test_vmap_over_rows_is_the_loss_of_each(kind: str) -> None:
 def test_a_compiled_loss_is_the_same_in_one_graph(kind: str, dtype: torch.dtype, precision: str) -> None:
     z, t = batch(kind, dtype)
     f = function(kind, precision, t)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     with warnings.catch_warnings():
         # Dynamo makes an instance of autograd.Function to trace it, and PyTorch warns of that.
         warnings.filterwarnings("ignore", message=".*should not be instantiated", category=DeprecationWarning)
@@ -202,7 +202,7 @@ def test_a_compiled_loss_is_the_same_in_one_graph(kind: str, dtype: torch.dtype,
 def test_a_compiled_loss_runs_in_inductor() -> None:
     z, t = batch("index", torch.float32)
     f = function("index", "native", t)
-    torch._dynamo.reset()
+    torch.compiler.reset()
     compiled = torch.compile(f, fullgraph=True)
     torch.testing.assert_close(gradient(compiled, z), gradient(f, z), rtol=1e-5, atol=1e-7)
 
@@ -497,7 +497,7 @@ def test_a_denominator_of_zero_stops_every_gradient() -> None:
 
 
 def test_vector_weights_compile_with_a_dynamic_batch() -> None:
-    torch._dynamo.reset()
+    torch.compiler.reset()
     weight = torch.tensor([1.0, 2, 3, 4])
     compiled = torch.compile(
         lambda z, t: cwt.binary_cross_entropy_with_logits(z, t, pos_weight=weight),

@@ -33,7 +33,7 @@ each_spec = pytest.mark.parametrize("kind", list(SPECS))
 
 @pytest.fixture(autouse=True)
 def _apart() -> Iterator[None]:
-    torch._dynamo.reset()
+    torch.compiler.reset()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`torch.jit", category=DeprecationWarning)  # inductor's own
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor", category=UserWarning)  # Dynamo's

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from classweight.cli import main
 
+from ..documents import SVG, check
 from .surprises import ONE_HOT, S, T, W, Z
 
 LOSSES = -np.log(np.exp(Z) / np.exp(Z).sum(-1, keepdims=True))[np.arange(4), T]
@@ -44,6 +46,21 @@ def test_compare_in_other_forms(batch: str, tmp_path: Path, capsys: pytest.Captu
     assert main(["compare", batch, "--markdown", "--plot", str(tmp_path / "batch.png")]) == 0
     assert "|---|" in capsys.readouterr().out
     assert (tmp_path / "batch.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_compare_as_a_page(batch: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", batch, "--html", str(tmp_path / "batch.html")]) == 0
+    root = check((tmp_path / "batch.html").read_text("utf-8"))
+    loss = f"{(np.array(W)[T] * LOSSES).mean():.6f}"
+    assert any(text.startswith(loss) for text in root.itertext())
+    pictures = [svg.get("aria-label") for svg in root.iter(SVG)]
+    assert len(pictures) == 2 and loss in pictures[0]
+    assert "torch.cross_entropy(weight=w)" in [code.text for code in root.iter("code")]
+    (rows,) = (len(body) for body in root.iter("tbody"))
+    assert rows == len({h.text for h in root.iter("h3")} - {"No number"})
+    assert capsys.readouterr().out
+    assert main(["compare", batch, "--html", "/no/such/folder/batch.html"]) == 2
+    assert "--html must name a file in a folder that exists" in capsys.readouterr().err
 
 
 def test_identify_names_the_call(batch: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +157,13 @@ def test_a_bad_file_is_refused_in_words(
     output = capsys.readouterr()
     assert output.out == "" and message in output.err
     assert output.err.startswith(f"classweight {command[0]}: ")
+
+
+def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"classweight {version('classweight')}\n"
+    assert piped(["--version"]).stdout.decode() == f"classweight {version('classweight')}\n"
 
 
 def test_a_picture_in_no_folder_is_refused(batch: str, capsys: pytest.CaptureFixture[str]) -> None:

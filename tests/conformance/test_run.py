@@ -15,7 +15,10 @@ import pytest
 from classweight import SoftmaxCrossEntropy
 from classweight.cli import main
 from classweight.conformance.client import BackendError, Worker
+from classweight.conformance.explain import flags
 from classweight.conformance.runner import KnownFailures
+
+from ..documents import SVG, check
 
 SPEC = SoftmaxCrossEntropy(class_weight=[1, 2, 5], ignore_index=-1, zero_denominator="nan", precision="exact")
 
@@ -331,3 +334,38 @@ def test_progress_is_shown_on_a_terminal_alone() -> None:
     os.close(theirs)
     assert b"cases: 3 of 14" in os.read(ours, 65536)
     os.close(ours)
+
+
+def test_a_page_shows_what_failed_first_with_all_that_it_takes_to_see_it_again(conformance: Conformance) -> None:
+    options = ("--spec", "spec.json", "--html", "report.html", "--markdown", "report.md")
+    status, _, report = conformance("--backend", "toys:right", "--backend", "toys:wrong", *options)
+    assert status == 1
+    root = check(Path("report.html").read_text("utf-8"))
+    text = "".join(root.itertext())
+    failed = [case for case in report["backends"][1]["cases"] if case["status"] == "failed"]
+    assert text.index("What failed") < text.index("Figures")
+    assert f"{len(failed)} cases failed." in text
+    told = ["".join(each[0].itertext()) for each in root.iter("details")]
+    assert told == [f"failed: {case['id']}" for case in failed]
+    # Of a loss of one's own, too, the backend that failed comes before the one that did not.
+    assert [h.text for h in root.iter("h3")] == [f"toys:wrong: {len(failed)} cases", "toys:wrong", "toys:right"]
+    parts = [h.text for h in next(root.iter("details")).iter("h4")]
+    assert parts[:3] == ["Called with", "What came", "What was expected"]
+    first = "".join(next(root.iter("details")).itertext())
+    assert "gradient[" in first and "SoftmaxCrossEntropy(class_weight=(1.0, 2.0, 5.0)" in first
+    pictures = [svg.get("aria-label") for svg in root.iter(SVG)]
+    assert [name.partition(":")[0] for name in pictures] == [
+        f"Worst distance of the {column}, cases of toys" for _ in range(2) for column in ("loss", "gradient")
+    ]
+    assert Path("report.md").read_text().startswith("# Parity\n")
+
+
+def test_a_page_tells_the_story_of_a_flag_and_says_that_all_passed(conformance: Conformance) -> None:
+    conformance("--backend", "toys:crashing", "--spec", "spec.json", "--html", "report.html")
+    root = check(Path("report.html").read_text("utf-8"))
+    assert any("last words" in "".join(item.itertext()) for item in root.iter("li"))
+    stories = {each.text for each in root.iter("dd")}
+    assert stories and stories <= set(flags().values())
+    assert conformance("--backend", "toys:right", "--spec", "spec.json", "--html", "report.html")[0] == 0
+    root = check(Path("report.html").read_text("utf-8"))
+    assert "All passed." in "".join(root.itertext()) and not list(root.iter("details"))

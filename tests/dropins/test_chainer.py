@@ -19,6 +19,8 @@ with warnings.catch_warnings():
 
 import classweight.adapters.chainer as cwch
 
+from .helped import check as check_help
+
 RNG = np.random.default_rng(0)
 Z, Z3 = RNG.normal(size=(4, 3)).astype(np.float32), RNG.normal(size=(2, 3, 4)).astype(np.float32)
 Y, Y3 = np.array([0, 1, -1, 1]), RNG.integers(0, 3, (2, 4))
@@ -187,3 +189,14 @@ def test_gradients_of_the_binary_loss_pass_the_checks_of_chainer(dtype: str, red
     above = rng.uniform(-1, 1, () if reduce == "mean" else x.shape).astype(dtype)
     loss = functools.partial(cwch.sigmoid_cross_entropy, t=t, normalize=normalize, reduce=reduce)
     check_gradients(loss, x, above, rng.uniform(-1, 1, x.shape).astype(dtype))
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("softmax_cross_entropy", "softmax_cross_entropy"),
+        ("sigmoid_cross_entropy", "sigmoid_cross_entropy"),
+    ],
+)
+def test_help_says_what_differs_from_native(name: str, call: str) -> None:
+    check_help("chainer", getattr(cwch, name), call)

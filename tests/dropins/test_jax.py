@@ -14,6 +14,7 @@ import classweight.adapters.jax as cwj
 
 from ..conventions.configurations import batch, binary_batch, upstream
 from ..conventions.differences import named
+from .helped import check as check_help
 
 # JAX compiles for each shape anew.
 cases = pytest.mark.parametrize("case", range(8))
@@ -195,3 +196,16 @@ def test_labels_that_optax_takes_for_others_are_refused() -> None:
         assert np.isnan(traced).tolist() == [False, True]
     with pytest.raises(ValueError, match="`labels` must have one entry or as many"):
         cwj.softmax_cross_entropy(numbers(2, 1), abs(numbers(2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("softmax_cross_entropy", "softmax_cross_entropy"),
+        ("safe_softmax_cross_entropy", "safe_softmax_cross_entropy"),
+        ("softmax_cross_entropy_with_integer_labels", "softmax_cross_entropy_with_integer_labels"),
+        ("sigmoid_binary_cross_entropy", "sigmoid_binary_cross_entropy"),
+    ],
+)
+def test_help_says_what_differs_from_native(name: str, call: str) -> None:
+    check_help("optax", getattr(cwj, name), call)

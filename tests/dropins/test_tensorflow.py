@@ -18,6 +18,7 @@ import classweight.adapters.tensorflow as cwtf
 from ..adapters.test_tensorflow import arrays, value_and_gradient
 from ..conventions.configurations import batch, binary_batch, upstream
 from ..conventions.differences import named
+from .helped import check as check_help
 
 
 def both(native: Any, ours: Any, logits: Any, rtol: float = 0.0, targets: Any = None) -> None:
@@ -247,3 +248,18 @@ def test_autograph_leaves_the_functions_as_they_are() -> None:
         warnings.simplefilter("error")
         f = tf.function(lambda z, y: cwtf.softmax_cross_entropy(y, z, label_smoothing=0.1))
         np.testing.assert_allclose(f(Z, Y), v1.softmax_cross_entropy(Y, Z, label_smoothing=0.1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("sparse_softmax_cross_entropy_with_logits", "sparse_softmax_cross_entropy_with_logits"),
+        ("softmax_cross_entropy_with_logits", "softmax_cross_entropy_with_logits"),
+        ("weighted_cross_entropy_with_logits", "weighted_cross_entropy_with_logits"),
+        ("sparse_softmax_cross_entropy", "v1_losses"),
+        ("softmax_cross_entropy", "v1_losses"),
+        ("sigmoid_cross_entropy", "v1_losses"),
+    ],
+)
+def test_help_says_what_differs_from_native(name: str, call: str) -> None:
+    check_help("tensorflow", getattr(cwtf, name), call)

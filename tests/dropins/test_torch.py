@@ -18,6 +18,8 @@ from torch import Tensor, nn
 import classweight.adapters.torch as cwt
 from classweight.conventions import DIFFERENCES
 
+from .helped import check as check_help
+
 # The deprecated arguments, and names of reductions, warn in torch.
 pytestmark = pytest.mark.filterwarnings("ignore:.*reduction=:UserWarning")
 NAMES = ("cross_entropy", "nll_loss", "binary_cross_entropy_with_logits")
@@ -493,3 +495,18 @@ def test_layouts(name: str) -> None:
         torch.testing.assert_close(cwt.nll_loss(image, t).detach(), expected)
         return
     compare(name, {"input": image, "target": t})
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("cross_entropy", "cross_entropy"),
+        ("nll_loss", "nll_loss"),
+        ("binary_cross_entropy_with_logits", "binary_cross_entropy_with_logits"),
+        ("CrossEntropyLoss", "cross_entropy"),
+        ("NLLLoss", "nll_loss"),
+        ("BCEWithLogitsLoss", "binary_cross_entropy_with_logits"),
+    ],
+)
+def test_help_says_what_differs_from_native(name: str, call: str) -> None:
+    check_help("torch", getattr(cwt, name), call)

@@ -14,7 +14,14 @@ with warnings.catch_warnings():
     import chainer.functions as F
 
 import classweight.adapters.chainer as cwch
-from classweight import ClassCounts, SoftmaxCrossEntropy, class_weights, sample_weights
+from classweight import (
+    ClassCounts,
+    SoftmaxCrossEntropy,
+    adjust_logits,
+    class_weights,
+    logit_offsets,
+    sample_weights,
+)
 
 LABELS = np.array([0, 2, -1, 2, 1, 2, 0], np.int32)
 LOGITS = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
@@ -46,3 +53,12 @@ def test_weights_go_into_chainers_own_loss_and_into_ours() -> None:
     rows = F.softmax_cross_entropy(LOGITS, LABELS, reduce="no").array
     s = sample_weights(chainer.Variable(LABELS), weights, ignore_index=-1)
     np.testing.assert_allclose((s * rows).sum() / (LABELS >= 0).sum(), native.array, rtol=1e-6)
+
+
+def test_logits_are_adjusted_and_have_a_gradient() -> None:
+    logits, offsets = chainer.Variable(LOGITS), logit_offsets(LABELS, ignore_index=-1)
+    adjusted = adjust_logits(logits, offsets)
+    assert adjusted.dtype == LOGITS.dtype
+    np.testing.assert_array_equal(adjusted.array, LOGITS + offsets.astype(LOGITS.dtype))
+    F.sum(adjusted).backward()
+    np.testing.assert_array_equal(logits.grad, np.ones_like(LOGITS))

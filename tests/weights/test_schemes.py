@@ -69,7 +69,76 @@ def test_effective_number_has_the_default_of_the_documentation() -> None:
     assert weights.beta == 0.999
 
 
-@pytest.mark.parametrize("scheme", ["inverse", "balanced", "max_ratio", "power", "effective_number"])
+# The Cityscapes weights in ERFNet's published training code (train/main.py), of its decoder and of its encoder, which
+# sees smaller maps; ENet's formula with 1.1 and 1.2 in place of 1.02. Class 19, void, is given 0.
+ERFNET_DECODER = (
+    *(2.8149201869965, 6.9850029945374, 3.7890393733978, 9.9428062438965, 9.7702074050903, 9.5110931396484),
+    *(10.311357498169, 10.026463508606, 4.6323022842407, 9.5608062744141, 7.8698215484619, 9.5168733596802),
+    *(10.373730659485, 6.6616044044495, 10.260489463806, 10.287888526917, 10.289801597595, 10.405355453491),
+    10.138095855713,
+)
+ERFNET_ENCODER = (
+    *(2.3653597831726, 4.4237880706787, 2.9691488742828, 5.3442072868347, 5.2983593940735, 5.2275490760803),
+    *(5.4394111633301, 5.3659925460815, 3.4170460700989, 5.2414722442627, 4.7376127243042, 5.2286224365234),
+    *(5.455126285553, 4.3019247055054, 5.4264230728149, 5.4331531524658, 5.433765411377, 5.4631009101868),
+    5.3947434425354,
+)
+
+
+def test_log_scaled_gives_the_weights_of_published_code() -> None:
+    """Of one set of shares come both networks' weights."""
+    shares = [float(np.exp(1 / w)) - 1.1 for w in ERFNET_DECODER]
+    counts = [*shares, 1 - sum(shares)]
+    decoder, encoder = (class_weights(counts=counts, scheme="log_scaled", offset=c) for c in (1.1, 1.2))
+    np.testing.assert_allclose(list(decoder)[:19], ERFNET_DECODER, rtol=1e-12)
+    np.testing.assert_allclose(list(encoder)[:19], ERFNET_ENCODER, rtol=5e-3)
+
+
+@pytest.mark.parametrize("offset", [None, 1, 1 + 2**-40, 1.02, 1.2, 100.0])
+def test_log_scaled_is_the_formula_of_enet(offset: float | None) -> None:
+    counts = [1, 7, 10**6, 10**12]
+    with mpmath.workdps(50):
+        c = mpmath.mpf(1.02 if offset is None else offset)
+        expected = [float(1 / mpmath.log(c + mpmath.mpf(n) / sum(counts))) for n in counts]
+    weights = class_weights(counts=counts, scheme="log_scaled", offset=offset)
+    # The share, the sum with offset - 1, the logarithm and the quotient are rounded.
+    np.testing.assert_array_max_ulp(np.asarray(weights), expected, maxulp=4)
+    assert weights.offset == (offset or 1.02)
+
+
+def test_median_frequency_is_that_of_eigen_and_fergus() -> None:
+    """freq(c) is the number of pixels of class c divided by all pixels of the images in which c is present."""
+    rng = np.random.default_rng(0)
+    images = [
+        rng.choice(5, size=(4, 6), p=p) for p in ([0.7, 0.3, 0, 0, 0], [0.5, 0, 0.3, 0.2, 0], [0.9, 0, 0, 0, 0.1])
+    ]
+    frequency = [
+        sum((image == c).sum() for image in images) / sum(image.size for image in images if (image == c).any())
+        for c in range(5)
+    ]
+    totals = sum(image.size * (np.bincount(image.ravel(), minlength=5) > 0) for image in images)
+    weights = class_weights(np.stack(images), "median_frequency", totals=totals)
+    np.testing.assert_allclose(np.asarray(weights), np.median(frequency) / frequency, rtol=1e-15)
+    assert weights.totals == tuple(totals)
+    assert list(class_weights(counts=[8, 2, 4], scheme="median_frequency")) == [0.5, 2, 1]
+
+
+@pytest.mark.parametrize("totals", [[8, 8], [8, 8, 3], [8, 8, np.nan], [[8, 8, 8]], ["8"] * 3], ids=str)
+def test_totals_that_are_no_pixels_of_images_are_refused(totals: Any) -> None:
+    with pytest.raises(ValueError, match="`totals` must be "):
+        class_weights(counts=[8, 2, 4], scheme="median_frequency", totals=totals)
+
+
+@pytest.mark.parametrize("offset", [0.99, 0, -1, np.inf, np.nan])
+def test_an_offset_below_1_is_refused(offset: float) -> None:
+    with pytest.raises(ValueError, match="`offset` must be finite and >= 1"):
+        class_weights(counts=[1, 2], scheme="log_scaled", offset=offset)
+
+
+SCHEMES = ["inverse", "balanced", "max_ratio", "power", "effective_number", "log_scaled", "median_frequency"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("normalize", ["mean_class", "mean_sample", "max"])
 @given(counts=some_counts)
 def test_normalisations(scheme: Any, normalize: Any, counts: list[int]) -> None:

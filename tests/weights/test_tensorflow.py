@@ -9,7 +9,14 @@ import pytest
 import tensorflow as tf
 
 import classweight.adapters.tensorflow as cwtf
-from classweight import ClassCounts, SoftmaxCrossEntropy, class_weights, sample_weights
+from classweight import (
+    ClassCounts,
+    SoftmaxCrossEntropy,
+    adjust_logits,
+    class_weights,
+    logit_offsets,
+    sample_weights,
+)
 
 LABELS = [0, 2, 2, 1, 2, 0]
 
@@ -62,3 +69,15 @@ def test_what_has_no_values_yet_is_refused() -> None:
         traced(tf.constant(LABELS))
     with pytest.raises((TypeError, ValueError), match="`labels` must be"):
         class_weights(tf.ragged.constant([[0, 1], [2]]))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_logits_are_adjusted_in_their_own_type_and_in_a_graph(dtype: str) -> None:
+    logits, offsets = tf.zeros((2, 3, 4), dtype), logit_offsets(tf.constant([0, 1, 1, 2]))
+
+    def adjust(z: Any) -> Any:
+        return adjust_logits(z, offsets, axis=1)
+
+    for adjusted in (adjust(logits), tf.function(adjust)(logits)):
+        assert adjusted.dtype == dtype
+        np.testing.assert_array_equal(adjusted[1, :, 3], tf.cast(offsets, dtype))
