@@ -37,8 +37,9 @@ def linear_loss(
     where they lie. Rows that are ignored, masked or weigh nothing are left out before, so they cost nothing, and what
     they hold reaches no gradient, NaN included. Gradients of the weight are added up in float32 for half types.
 
-    A step on the CPU holds, beside the arguments and their gradients, one chunk; the gradients are made in the forward
-    and kept for the backward. A loss for each position, exact precision with an upstream gradient other than 1, and a
+    A step on the CPU holds, beside the arguments and their gradients, one chunk and for half types the sums in float32.
+    The gradients are made in the forward and kept for the backward; there an upstream gradient that is no power of 2
+    rounds those of half types once more. A loss for each position, exact precision with an upstream gradient other than 1, and a
     second backward compute the logits once more. Gradients of weights and soft targets, double backward, transforms of
     `torch.func`, forward mode, tensor subclasses, `torch.export` and other devices go by way of all logits.
 
