@@ -39,9 +39,10 @@ def linear_loss(
 
     A step on the CPU holds, beside the arguments and their gradients, one chunk and for half types the sums in float32.
     The gradients are made in the forward and kept for the backward; there an upstream gradient that is no power of 2
-    rounds those of half types once more. A loss for each position, exact precision with an upstream gradient other than 1, and a
-    second backward compute the logits once more. Gradients of weights and soft targets, double backward, transforms of
-    `torch.func`, forward mode, tensor subclasses, `torch.export` and other devices go by way of all logits.
+    rounds those of half types once more. A loss for each position, exact precision with an upstream gradient other than
+    1, and a second backward compute the logits once more. Gradients of weights and soft targets, double backward,
+    transforms of `torch.func`, forward mode, tensor subclasses, `torch.export` and other devices go by way of all
+    logits.
 
     Parameters
     ----------
