@@ -32,7 +32,7 @@ def loss_parts(given: Arguments) -> tuple[Tensor, Tensor]:
 
 
 def denominator(given: Arguments) -> Tensor:
-    """Return the denominator of a mean (1 if there is none) in float64; of the logits, shape and device are asked alone."""
+    """Return the denominator of a mean (1 if there is none) in float64, of which the logits give shape and device."""
     z = given.logits
     if cpu.is_fused(given):  # PyTorch's own sums depend on its threads
         return torch.tensor(cpu.denominator(given), dtype=torch.float64)
