@@ -86,6 +86,13 @@ LOWEST = {
     ),
 }
 
+# Which session's environment an adapter is soaked in, and for how many steps: fewer where each shape is compiled.
+SOAK = {
+    "tests": {"numpy": 100_000, "torch": 100_000},
+    "chainer": {"chainer": 100_000},
+    "tensorflow": {"tensorflow": 5_000, "jax": 5_000},
+}
+
 nox.options.default_venv_backend = "virtualenv"  # uv knows other variables than pip
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
@@ -187,7 +194,7 @@ def tests(session: nox.Session) -> None:
     here = ("__init__", "__pycache__", "numpy", "torch")
     others = [path.name for path in ROOT.glob("adapters/*") if path.stem not in here]
     ignored = [f"--ignore-glob=/*/classweight/adapters/{name}" for name in others]
-    ignored += [f"--ignore-glob=/*/tests/*/*_{name}.py" for name in (*ELSEWHERE, "triton")]
+    ignored += [f"--ignore-glob=/*/tests/*/*_{name}.py" for name in (*ELSEWHERE, "trainers", "triton")]
     pytest(session, "tests", "--doctest-modules", "--pyargs", "classweight", *ignored)
     if sys.platform == "linux":
         pytest(session, *files("triton"), TRITON_INTERPRET="1")
@@ -217,6 +224,13 @@ def chainer(session: nox.Session) -> None:
     install(session, "chainer", "[chainer,conformance]", *groups("pytest"))
     pytest(session, *files("chainer"), "--doctest-modules", "--pyargs", "classweight.adapters.chainer")
     session.run("python", "-m", "classweight", "conformance")
+
+
+@nox.session(requires=["package"])
+def trainers(session: nox.Session) -> None:
+    """Test the examples and pages on transformers, accelerate, Lightning and Spark, which needs Java."""
+    install(session, "trainers", "[torch]", *groups("pytest", "trainers"))
+    pytest(session, *files("trainers"))
 
 
 @nox.session(requires=["package"], python="3.11")
@@ -271,6 +285,15 @@ def parity(session: nox.Session) -> None:
         compiled = pool.submit(run, (*replay, "--every", "50", *options(COMPILED)))
         plain = pool.submit(run, (*replay, *options(name for name in backends if name not in COMPILED)))
         print(plain.result(), compiled.result(), sep="\n")
+
+
+@nox.session(venv_backend="none")
+def soak(session: nox.Session) -> None:
+    """Run many steps of changing shapes on every adapter, whose memory must stay; steps in threads and in workers."""
+    pythons = environments(session, SOAK)
+    for home, adapters in SOAK.items():
+        for name, steps in adapters.items():
+            session.run(pythons[home], "tests/soak/steps.py", name, str(steps))
 
 
 @nox.session(venv_backend="none")

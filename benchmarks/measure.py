@@ -24,7 +24,7 @@ import numpy as np
 from cases import Case, batch
 from frameworks import Framework, Loss, make_framework
 
-__all__ = ["work"]
+__all__ = ["peak_bytes", "reset_peak", "resident_bytes", "tidy", "work"]
 
 Step = Callable[[], Any]
 
@@ -141,31 +141,31 @@ def _peaks(framework: Framework, case: Case, request: dict[str, Any]) -> dict[st
     passes = {"forward": framework.inference(loss), "training": framework.training(loss)}
     for step in passes.values():  # what a first call loads and compiles is not the loss's
         step(*(_arguments(framework, case.one())[0] if framework.pools else arguments))
-    _tidy()
-    before = _resident_bytes()
+    tidy()
+    before = resident_bytes()
     peaks = {}
     for name, step in passes.items():
         on_device = framework.device_peak(partial(step, *arguments))
         if on_device is None:
-            _reset_peak()
+            reset_peak()
             step(*arguments)
-        peaks[name] = max(0, _peak_bytes() - before if on_device is None else on_device)
+        peaks[name] = max(0, peak_bytes() - before if on_device is None else on_device)
     return {"memory": {name: peak / case.bytes for name, peak in peaks.items()}}
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
     """Count the peak anew; where that is not to be had, it may be that of an import or of the compilation."""
     file = Path("/proc/self/clear_refs")
     if os.access(file, os.W_OK):
         file.write_text("5")
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     # Linux counts in KiB, a Mac in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _tidy() -> None:
+def tidy() -> None:
     """Give back what is free, lest the next peak hide in it."""
     gc.collect()
     if platform.libc_ver()[0] == "glibc":
@@ -180,20 +180,20 @@ def _growth(framework: Framework, side: str) -> int:
     before = 0
     for number in range(STEPS):
         if number == WARM_STEPS:
-            _tidy()
-            before = _resident_bytes()
+            tidy()
+            before = resident_bytes()
         case = Case(f"{rng.choice(rows)}x{rng.choice((10, 50, 200))}")
         arguments, weight = _arguments(framework, case)
         if weight.size not in steps:
             steps[weight.size] = framework.training(framework.losses(case, weight)[side])
         steps[weight.size](*arguments)
-    _tidy()
-    return _resident_bytes() - before
+    tidy()
+    return resident_bytes() - before
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
     """Return what is resident; where the system does not tell, the most that ever was."""
-    return _bytes("/proc/self/status", "VmRSS") if sys.platform == "linux" else _peak_bytes()
+    return _bytes("/proc/self/status", "VmRSS") if sys.platform == "linux" else peak_bytes()
 
 
 def _available_bytes() -> int:

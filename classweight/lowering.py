@@ -107,11 +107,15 @@ def inside_of(xp: Arrays, spec: Any, dtype: Any) -> Any:
 
 @lru_cache(maxsize=64)
 def summed(spec: Any) -> Any:
-    """Return the spec of the sum over positions; not validated again, for Dynamo cannot trace that."""
+    """Return the spec of the sum over positions."""
+    return changed(spec, reduction="sum")
+
+
+def changed(spec: Any, **values: Any) -> Any:
+    """Return the spec with other values of fields; not validated again, for Dynamo cannot trace that."""
     found = object.__new__(type(spec))
     for field in fields(spec):
-        object.__setattr__(found, field.name, getattr(spec, field.name))
-    object.__setattr__(found, "reduction", "sum")
+        object.__setattr__(found, field.name, values.get(field.name, getattr(spec, field.name)))
     return found
 
 
@@ -139,6 +143,19 @@ def lower(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients | SigmoidCo
 def denominator_of(xp: Arrays, call: Call, dtype: Any) -> Array | float | None:
     """Return what a mean divides by, or None."""
     return parts_of(xp, call, dtype).denominator()
+
+
+def magnitudes(xp: Arrays, call: Call) -> Array:
+    """Return the sum of the magnitudes of each row's coefficients, whose classes are last: 0 where all of them are."""
+    c, last = parts_of(xp, call, xp.wide).coefficients(None), len(call.shape) - 1
+    if isinstance(c, SigmoidCoefficients):
+        return xp.sum(abs(c.pos) + abs(c.neg), last)
+    total = abs(c.alpha)
+    if c.targets is not None:
+        total = total * xp.sum(c.targets if c.column is None else c.targets * abs(c.column), last)
+    if c.beta is not None:
+        total = total + abs(c.beta) * (call.num_classes if c.row is None else xp.sum(abs(c.row), last))
+    return total
 
 
 def parts_of(xp: Arrays, call: Call, dtype: Any) -> _Softmax | _Sigmoid:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -109,21 +110,22 @@ class Torch:
 
     A graph that is ``compiled``, and a GPU (``cuda``), look at values where they are told to alone: they are told so,
     or values are looked at eagerly before. Graphs are those that `torch.compile` traces, run by PyTorch's own kernels:
-    inductor would compile each of hundreds of specs for seconds.
+    inductor would compile each of hundreds of specs for seconds. ``linear`` is the loss of a linear layer whose hidden
+    layer is the logits, its weight the identity.
     """
 
     framework: ClassVar[str] = "torch"
-    variants: ClassVar[tuple[str, ...]] = ("", "composite", "compiled", "cuda", "cuda:compiled")
+    variants: ClassVar[tuple[str, ...]] = ("", "composite", "compiled", "linear", "cuda", "cuda:compiled")
 
     def __init__(self, variant: str) -> None:
         adapter = _adapter("torch")
         import torch
 
-        self.torch, self.composite = torch, variant == "composite"
+        self.torch, self.composite, self.is_linear = torch, variant == "composite", variant == "linear"
         self.device = "cuda" if variant.startswith("cuda") else "cpu"
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ImportError("the backend torch:cuda needs a GPU that PyTorch can use")
-        self.loss: Callable[..., Any] = adapter.loss
+        self.loss: Callable[..., Any] = partial(self._linear, adapter) if self.is_linear else adapter.loss
         self.graph = lru_cache(maxsize=32)(self._graph) if variant.endswith("compiled") else None
 
     def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
@@ -163,14 +165,36 @@ class Torch:
             self.loss(spec, logits, targets, **arguments)
             function, arguments = self.graph(spec), {**arguments, "validate": False}
         loss = function(spec, logits, targets, **arguments)
+        if self.is_linear and not _is_scaled_exactly(spec, logits, upstream):
+            raise NotRun("gradients of a half type are rounded before what is upstream is known")
         upstream = self.torch.ones_like(loss) if upstream is None else upstream
         for retained in (True, False)[not again :]:
             (gradient,) = self.torch.autograd.grad(loss, logits, upstream, retain_graph=retained)
         return loss, gradient
 
+    def _linear(self, adapter: Any, spec: Any, logits: Any, targets: Any, *others: Any, **arguments: Any) -> Any:
+        axis = getattr(spec, "axis", -1) if logits.ndim != 1 else -1
+        if spec.inputs != "logits" or not logits.is_floating_point():
+            raise NotRun("a linear layer gives logits, of a floating type")
+        if not -logits.ndim <= axis < logits.ndim or not logits.shape[axis]:
+            raise NotRun("a linear layer has its classes last")
+        hidden = logits.movedim(axis, -1)
+        targets = targets.movedim(axis, -1) if targets.shape == logits.shape else targets
+        identity = self.torch.eye(hidden.shape[-1], dtype=hidden.dtype)
+        value = adapter.linear_loss(spec, hidden, identity, targets, *others, **arguments)
+        if not hidden.isfinite().all() and value.isnan().any():
+            raise NotRun("what is not finite in a hidden layer is NaN in all classes: it is times a weight of 0")
+        return value
+
     def _graph(self, spec: Any) -> Callable[..., Any]:
         self.torch.compiler.reset()  # each spec is a graph of its own, and Dynamo stops after a few of one function
         return self.torch.compile(self.loss, fullgraph=True, backend="aot_eager")
+
+
+def _is_scaled_exactly(spec: Any, logits: Any, upstream: Any) -> bool:
+    if upstream is None or logits.element_size() > 2 or spec.precision == "exact" or spec.reduction == "none":
+        return True
+    return abs(math.frexp(float(upstream))[0]) == 0.5
 
 
 class Chainer(NumPy):
@@ -345,9 +369,10 @@ GLUES: dict[str, type[Glue]] = {glue.framework: glue for glue in (NumPy, Torch, 
 def available() -> list[str]:
     """Return every backend that can run here, each variant of a framework by itself.
 
-    What compiles each case for longer than it computes, ``torch:compiled``, is asked for by name.
+    What compiles each case for longer than it computes, ``torch:compiled``, and what cannot be given every case,
+    ``torch:linear``, are asked for by name.
     """
-    named = [name for name in known() if not name.endswith(":compiled")]
+    named = [name for name in known() if not name.endswith((":compiled", ":linear"))]
     found = [name for name in named if importlib.util.find_spec(name.partition(":")[0])]
     return [name for name in found if not ("cuda" in name or name == "cupy") or _has_gpu(name.partition(":")[0])]
 

@@ -23,6 +23,7 @@ PAGES = {
         for name, path in (
             ("numpy", "adapters/numpy.py"),
             ("torch", "adapters/torch/__init__.py"),
+            ("torch.distributed", "adapters/torch/distributed.py"),
             ("tensorflow", "adapters/tensorflow/__init__.py"),
             ("keras", "adapters/keras/__init__.py"),
             ("jax", "adapters/jax/__init__.py"),

@@ -26,6 +26,14 @@ def test_imbalanced_torch() -> None:
     assert printed["cwt.loss, Keras's convention"] == pytest.approx(keras, rel=1e-5)
 
 
+def test_split_torch() -> None:
+    """Whatever a step is split over, one denominator gives the whole batch's update, and means of the parts do not."""
+    command = [sys.executable, "-W", "error", EXAMPLES / "split_torch.py"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    printed = re.findall(r"^(.*?) {2,}(\d+) +(\d+) +([\d,]+) +([\d,]+)$", run.stdout, re.MULTILINE)
+    assert len(printed) == 6
+
+
 def test_counts_dask() -> None:
     """Every label is counted once, a rarer class weighs as much more, and in all each class weighs the same."""
     command = [sys.executable, "-W", "error", EXAMPLES / "counts_dask.py"]

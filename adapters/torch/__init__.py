@@ -19,14 +19,18 @@ from ...conventions.differences import differing
 from ...errors import calling, refuse
 from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from .arrays import HALF, kept
+from .linear import LinearLoss, linear_loss, linear_loss_parts
 
 __all__ = [
     "BCEWithLogitsLoss",
     "CrossEntropyLoss",
+    "LinearLoss",
     "Loss",
     "NLLLoss",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "linear_loss",
+    "linear_loss_parts",
     "loss",
     "loss_parts",
     "nll_loss",

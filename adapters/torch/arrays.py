@@ -52,7 +52,7 @@ class TorchArrays:
                     x = torch.tensor(np.array(x, np.asarray(x).dtype.newbyteorder("="), order="C"), device=like.device)
             except (TypeError, ValueError, RuntimeError, OverflowError):
                 refuse(name, "be a tensor or numbers in a regular shape", type(x).__name__, error=TypeError)
-        _check_dense(name, x)
+        check_dense(name, x)
         if x.device == like.device:
             return _beside(x, like)
         if x.ndim:
@@ -111,7 +111,8 @@ def is_dense(x: Tensor) -> bool:
     return x.layout is torch.strided and not x.is_nested
 
 
-def _check_dense(name: str, x: Tensor) -> None:
+def check_dense(name: str, x: Tensor) -> None:
+    """Refuse a tensor without strides."""
     if not is_dense(x):
         got = "a nested tensor" if x.is_nested else x.layout
         refuse(name, "be a dense tensor", got, error=TypeError)
@@ -169,7 +170,7 @@ def prepared(spec: Any, logits: Any, validate: bool | None, targets: Any, *other
     """Return the checked call; values are looked at where that costs no synchronisation."""
     if not isinstance(logits, Tensor):
         refuse("logits", "be a tensor", type(logits).__name__, error=TypeError)
-    _check_dense("logits", logits)
+    check_dense("logits", logits)
     if validate is None:
         validate = logits.device.type == "cpu" and not is_traced() and _is_plain((logits, targets, *others))
     return prepare(xp, spec, logits, targets, *others, check_values=validate)

@@ -93,7 +93,7 @@ def loss(given: Arguments, dtype: torch.dtype, inplace: bool = False) -> Tensor:
 def denominator(given: Arguments) -> float:
     """Return the denominator of a call that `is_fused`, 1 if it has none."""
     spec, z, validate, *others = given
-    call = cpu.prepare(spec, _memory(z), *map(_on_host, others), check_values=validate is not False)
+    call = cpu.prepare(spec, memory(z), *map(on_host, others), check_values=validate is not False)
     return cpu.denominator(call)
 
 
@@ -191,12 +191,12 @@ def evaluate(
             found = known.evaluate(z.data_ptr(), slopes, y.data_ptr(), y.numpy(), w, threads.team())
             if found is not None:
                 return torch.from_numpy(np.array(found, NAMES[dtype]))
-    memory = _memory(z)
+    read = memory(z)
     spec, _, validate, *others = given
-    call = cpu.prepare(spec, memory, *map(_on_host, others), check_values=validate is not False)
-    if call.shape and cpu.axes_of(call).strides(memory.shape, memory.strides) is None:
-        memory = _memory(z.contiguous())
-    written = None if gradient is None else _memory(gradient)
+    call = cpu.prepare(spec, read, *map(on_host, others), check_values=validate is not False)
+    if call.shape and cpu.axes_of(call).strides(read.shape, read.strides) is None:
+        read = memory(z.contiguous())
+    written = None if gradient is None else memory(gradient)
     if written is not None and cpu.axes_of(call).strides(written.shape, written.strides) is None:
         apart = torch.empty(z.shape, dtype=z.dtype)
         value = evaluate(z, given, dtype, apart, upstream)
@@ -207,15 +207,15 @@ def evaluate(
         factor = upstream.double().numpy(force=True)
         if factor.ndim and call.position_axis is not None:
             factor = np.expand_dims(factor, call.position_axis)
-    value = cpu.evaluate(call, memory, written, factor, threads.team())
-    if written is not None and written.address == memory.address and z.numel():
+    value = cpu.evaluate(call, read, written, factor, threads.team())
+    if written is not None and written.address == read.address and z.numel():
         torch.autograd.graph.increment_version(z)
-    if key is not None and known is None and memory.owner is z:
+    if key is not None and known is None and read.owner is z:
         call = dataclasses.replace(call, checked=True)  # what a check refuses is left to this function
         if cpu.Repeated.fits(call):
             if len(_repeated) >= MOST_REPEATED:
                 _repeated.clear()
-            _repeated[key] = cpu.Repeated(call, memory, written)
+            _repeated[key] = cpu.Repeated(call, read, written)
     if isinstance(value, float):
         if dtype in HALF:
             return round_once(torch.tensor(value, dtype=torch.float64), dtype)
@@ -226,14 +226,15 @@ def evaluate(
     return losses.view(dtype) if losses.dtype is not torch.float64 else round_once(losses, dtype)
 
 
-def _memory(x: Tensor) -> Memory:
+def memory(x: Tensor) -> Memory:
+    """Return a tensor's memory as a kernel sees it."""
     return Memory(x.data_ptr(), tuple(x.shape), x.stride(), NAMES[x.dtype], x)
 
 
-def _on_host(x: Any) -> Any:
+def on_host(x: Any) -> Any:
     """Return an argument as NumPy's array, which shares a tensor's memory."""
     if isinstance(x, tuple | list):
-        return type(x)(map(_on_host, x)) if any(isinstance(item, Tensor) for item in x) else x
+        return type(x)(map(on_host, x)) if any(isinstance(item, Tensor) for item in x) else x
     if not isinstance(x, Tensor):
         return x
     x = x.detach()

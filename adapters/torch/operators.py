@@ -27,8 +27,8 @@ from .cpu import Arguments
 
 # Older versions cannot hand an object, and a guard on it, to a function that is run while a graph is traced.
 IS_SUPPORTED = torch.torch_version.TorchVersion(torch.__version__) >= "2.13"
-_GIVEN = (
-    "Tensor logits, Tensor targets, Tensor? sample_weight, Tensor? class_weight, Tensor? positive_weight, "
+GIVEN = (
+    "Tensor targets, Tensor? sample_weight, Tensor? class_weight, Tensor? positive_weight, "
     "Tensor? mask, Tensor? denominator, str spec, bool validate"
 )
 # By their fingerprints, the specs that are in graphs.
@@ -48,6 +48,16 @@ def gpu() -> Any:
 
 def loss(given: Arguments, dtype: torch.dtype | None) -> Tensor | None:
     """Return the loss as an operator of the graph that is traced, None where it must be composed of operations."""
+    operands, z = operands_of(given), given.logits
+    if operands is None:
+        return None
+    wanted = torch.is_grad_enabled() and z.requires_grad
+    value: Tensor = torch.ops.classweight.loss(z, *operands, dtype or z.dtype, wanted)
+    return value
+
+
+def operands_of(given: Arguments) -> list[Any] | None:
+    """Return what an operator is given beside the logits, None where the loss must be composed of operations."""
     if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
         return None
     if not (cpu.are_plain(given) and _has_kernels(str(given.logits.device))):
@@ -66,10 +76,7 @@ def loss(given: Arguments, dtype: torch.dtype | None) -> Tensor | None:
         if not (x is None or isinstance(x, Tensor)):
             return None
         others.append(x)
-    wanted = torch.is_grad_enabled() and z.requires_grad
-    validate = given.validate is True
-    value: Tensor = torch.ops.classweight.loss(z, targets, *others, key, validate, dtype or z.dtype, wanted)
-    return value
+    return [targets, *others, key, given.validate is True]
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -98,7 +105,7 @@ def _named(spec: Any) -> str:
     return key
 
 
-def _given(
+def given_to(
     logits: Any,
     targets: Tensor,
     sample_weight: Tensor | None,
@@ -109,6 +116,7 @@ def _given(
     spec: str,
     validate: bool,
 ) -> Arguments:
+    """Return the arguments that an operator was given."""
     weights: Any = class_weight if positive_weight is None else (class_weight, positive_weight)
     return Arguments(_SPECS[spec], logits, validate, targets, sample_weight, weights, mask, denominator)
 
@@ -122,12 +130,12 @@ def _keeps_gradient(z: Tensor, spec: str) -> bool:
 def _evaluate(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
     *others, dtype, wanted = arguments
     kept = [cpu.memory_like(z)] if wanted and _keeps_gradient(z, others[-2]) else []
-    return cpu.evaluate(z, _given(None, *others), dtype, kept[0] if kept else None), kept
+    return cpu.evaluate(z, given_to(None, *others), dtype, kept[0] if kept else None), kept
 
 
 def _shapes(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
     *others, dtype, wanted = arguments
-    call = prepared(*_given(z, *others)._replace(validate=False))
+    call = prepared(*given_to(z, *others)._replace(validate=False))
     value = z.new_empty(call.loss_shape(xp) if call.spec.reduction == "none" else (), dtype=dtype)
     if not wanted:
         return value, []
@@ -138,18 +146,18 @@ def _shapes(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
 
 def _gradient(upstream: Tensor, kept: list[Tensor], z: Tensor, *arguments: Any) -> Tensor:
     gradient = cpu.memory_like(z)
-    cpu.evaluate(z, _given(None, *arguments), upstream.dtype, gradient, upstream)
+    cpu.evaluate(z, given_to(None, *arguments), upstream.dtype, gradient, upstream)
     return gradient
 
 
 def _evaluate_on_device(z: Tensor, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
     *others, dtype, wanted = arguments
-    value, _, statistics = gpu().evaluate(prepared(*_given(z, *others)), dtype)
+    value, _, statistics = gpu().evaluate(prepared(*given_to(z, *others)), dtype)
     return value, list(statistics) if wanted else []
 
 
 def _gradient_on_device(upstream: Tensor, kept: list[Tensor], *arguments: Any) -> Tensor:
-    call = prepared(*_given(*arguments)._replace(validate=False))
+    call = prepared(*given_to(*arguments)._replace(validate=False))
     return gpu().gradient(call, tuple(kept), upstream)  # type: ignore[no-any-return]
 
 
@@ -167,7 +175,7 @@ class _Differentiable(torch.autograd.Function):
         arguments, kept = [*ctx.saved_tensors[:7], *ctx.others], list(ctx.saved_tensors[7:])
         z, key = arguments[0], ctx.others[0]
         if not is_once(upstream):
-            gradient = composite_gradient(prepared(*_given(*arguments)._replace(validate=False)), upstream)
+            gradient = composite_gradient(prepared(*given_to(*arguments)._replace(validate=False)), upstream)
         elif _keeps_gradient(z, key):
             gradient = torch.where(kept[0] == 0, 0.0, kept[0] * upstream).to(z.dtype)
         else:
@@ -202,9 +210,9 @@ def _define() -> Any:
     make: Any = torch.library.Library  # whose methods have no types
     library, operators = make("classweight", "DEF"), torch.ops.classweight
     tag = torch.Tag.pt2_compliant_tag
-    library.define(f"loss({_GIVEN}, ScalarType dtype, bool wanted) -> Tensor", tags=tag)
-    library.define(f"evaluate({_GIVEN}, ScalarType dtype, bool wanted) -> (Tensor, Tensor[])", tags=tag)
-    library.define(f"gradient(Tensor upstream, Tensor[] kept, {_GIVEN}) -> Tensor", tags=tag)
+    library.define(f"loss(Tensor logits, {GIVEN}, ScalarType dtype, bool wanted) -> Tensor", tags=tag)
+    library.define(f"evaluate(Tensor logits, {GIVEN}, ScalarType dtype, bool wanted) -> (Tensor, Tensor[])", tags=tag)
+    library.define(f"gradient(Tensor upstream, Tensor[] kept, Tensor logits, {GIVEN}) -> Tensor", tags=tag)
     library.impl("loss", _differentiable, "CompositeImplicitAutograd")
     for device, evaluate, gradient in (
         ("CPU", _evaluate, _gradient),

@@ -21,31 +21,38 @@ make_call = Arguments
 
 def loss(given: Arguments, inplace: bool = False) -> Tensor:
     """Return the loss in the logits' type."""
-    return _value(given, None, inplace)
+    return value(given, None, inplace)
 
 
 def loss_parts(given: Arguments) -> tuple[Tensor, Tensor]:
     """Return the sum over positions and the denominator of a mean (1 if there is none) in float64."""
+    below = denominator(given)
+    checked = given.validate if cpu.is_fused(given) else False
+    return value(given._replace(spec=summed_spec(given.spec), validate=checked), torch.float64), below
+
+
+def denominator(given: Arguments) -> Tensor:
+    """Return the denominator of a mean (1 if there is none) in float64, of which the logits give shape and device."""
+    z = given.logits
     if cpu.is_fused(given):  # PyTorch's own sums depend on its threads
-        numerator = _value(given._replace(spec=_summed(given.spec)), torch.float64)
-        return numerator, numerator.new_full((), cpu.denominator(given))
-    with mode_of((given.logits, *given.tensors())):
+        return torch.tensor(cpu.denominator(given), dtype=torch.float64)
+    with mode_of((z, *given.tensors())):
         call = given.call()
-        denominator = denominator_of(xp, call, inside_of(xp, call.spec, call.logits.dtype))
-    numerator = _value(given._replace(spec=_summed(call.spec), validate=False), torch.float64)
-    if not isinstance(denominator, Tensor):  # made on the device: a copy to it would synchronise
-        denominator = numerator.new_full((), 1.0 if denominator is None else denominator)
-    return numerator, denominator.to(torch.float64)
+        found = denominator_of(xp, call, inside_of(xp, call.spec, z.dtype))
+        if not isinstance(found, Tensor):  # made on the device: a copy to it would synchronise
+            found = z.new_full((), 1.0 if found is None else found, dtype=torch.float64)
+    return found.to(torch.float64)
 
 
-_summed = kept(summed.__wrapped__)
+summed_spec = kept(summed.__wrapped__)
 
 
-def _value(given: Arguments, dtype: torch.dtype | None, inplace: bool = False) -> Tensor:
+def value(given: Arguments, dtype: torch.dtype | None, inplace: bool = False) -> Tensor:
+    """Return the loss in ``dtype``, None for the logits'."""
     if operators.IS_SUPPORTED and torch.compiler.is_dynamo_compiling() and not inplace:
-        value = operators.loss(given, dtype)
-        if value is not None:
-            return value
+        found = operators.loss(given, dtype)
+        if found is not None:
+            return found
     if cpu.is_fused(given):
         if inplace:
             _check_inplace(given.logits, given.spec, fused=True)

@@ -255,6 +255,7 @@ def _slices(call: Call) -> list[Call]:
     """Return parts of a large binary call: for its denominator arrays of the logits' size would be made."""
     n, size = (call.shape or (1,))[0], math.prod(call.shape)
     counts = call.spec.reduction in ("mean_over_weights", "mean_over_nonzero", "mean_over_valid")
+    counts = counts and call.denominator is None
     if isinstance(call.spec, SoftmaxCrossEntropy) or size <= SLICE or call.position_axis == 0 or not counts:
         return []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,8 +13,15 @@ from ..refusals import Z
 from .names import BITS, Valid, Y, each_call, losses
 
 CLASS, BINARY = {"input": Z, "target": Y}, {"input": Z, "target": BITS}
+LAYER = {"hidden": Z, "weight": np.eye(3), "bias": np.ones(3)}
 CALLS = {
     **losses(cwt, ["loss", "loss_parts"]),
+    "linear_loss": Valid(cwt.linear_loss, {"spec": SoftmaxCrossEntropy(), "targets": Y, **LAYER}),
+    "linear_loss-binary": Valid(cwt.linear_loss, {"spec": SigmoidCrossEntropy(), "targets": BITS, **LAYER}),
+    "linear_loss_parts": Valid(cwt.linear_loss_parts, {"spec": SoftmaxCrossEntropy(), "targets": Y, **LAYER}),
+    "LinearLoss": Valid(
+        cwt.LinearLoss(SoftmaxCrossEntropy(), 3, 3, dtype=torch.float64).forward, {"hidden": Z, "targets": Y}
+    ),
     "cross_entropy": Valid(cwt.cross_entropy, CLASS),
     "cross_entropy-distributions": Valid(cwt.cross_entropy, BINARY),
     "nll_loss": Valid(cwt.nll_loss, CLASS),

@@ -253,3 +253,11 @@ def test_an_empty_batch_has_an_empty_gradient(spec: Any, given: str, precision: 
     loss, slopes = cwn.loss_and_grad(spec, z, t, **{given: pair if given == "class_weight" else np.ones(0)})
     assert loss == 0
     assert slopes.shape == (0, 3)
+
+
+def test_a_denominator_that_is_given_to_a_large_binary_loss_is_that_number() -> None:
+    """Such a call's own denominator is a sum over slices; this one is not."""
+    z = np.random.default_rng(0).normal(size=(600, 500)).astype(np.float32)
+    spec = SigmoidCrossEntropy(reduction="mean_over_weights")
+    total = cwn.loss(replace(spec, reduction="sum"), z, z > 0)
+    np.testing.assert_allclose(cwn.loss(spec, z, z > 0, denominator=100.0), total / 100, rtol=1e-6)

@@ -27,6 +27,7 @@ DOCS = sorted((ROOT / "docs").glob("*.md"))
 README = ROOT / "README.md"
 # Whose session a page runs in; the others run where PyTorch and scikit-learn are.
 SESSIONS = {"tensorflow": "tensorflow", "keras": "tensorflow", "jax": "tensorflow", "chainer": "chainer"}
+SESSIONS |= {"transformers": "trainers", "accelerate": "trainers", "lightning": "trainers"}
 NEEDS = re.compile(r"^\*Needs (.+)\.\*$", re.MULTILINE)
 FENCE = re.compile(r'^```(\w+)(?: title="([^"\n]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 PRINTED = re.compile(r"^(?:print\(.*|\))  # (.+)$", re.MULTILINE)

@@ -1,7 +1,10 @@
-"""The pages of docs/ that need Chainer."""
+"""The pages of docs/ and the examples that need Chainer."""
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -11,10 +14,17 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of distutils
     import chainer  # noqa: F401
 
-from .pages import pages, run
+from .pages import ROOT, pages, run
 
 
 @pytest.mark.parametrize("page", pages("chainer"), ids=lambda page: page.stem)
 def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run(page)
+
+
+def test_split_chainer() -> None:
+    """One denominator makes the whole batch's update, and means of the parts do not: the example asserts it."""
+    command = [sys.executable, str(ROOT / "examples" / "split_chainer.py")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert len(re.findall(r"^.+ [\d,]+ +[\d,]+$", run.stdout, re.MULTILINE)) == 2

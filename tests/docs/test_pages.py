@@ -38,7 +38,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_each_session_has_pages() -> None:
-    assert {session(page) for page in DOCS} == {"tests", "tensorflow", "chainer"}
+    assert {session(page) for page in DOCS} == {"tests", "tensorflow", "chainer", "trainers"}
     assert any(block.language == "python" for block in blocks(README))
 
 

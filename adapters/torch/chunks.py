@@ -1,0 +1,369 @@
+"""The loss of a linear layer's output by chunks of rows: what is kept for the backward are gradients, never the logits.
+
+Coefficients and denominators do not depend on logits, so they are known before the first of them is. A chunk's logits
+become their gradient where they lie, which two products take to the layer's arguments. Rows whose coefficients are all
+0 are left out before that. A reduced loss makes its gradients in the forward, for an upstream gradient of 1, and the
+backward scales them; those of single losses, and in exact precision of another upstream gradient, are made there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from ...call import Call, check_targets
+from ...compute import cpu as kernels
+from ...lowering import changed, magnitudes, unless_empty
+from . import cpu, route, threads
+from .arrays import HALF, TENSORS, is_dense, is_once, kept, mode_of, round_once, xp
+from .cpu import Arguments
+
+# Of a chunk's logits, where that is no less than so many rows: fewer do not repay a pass over the weight's gradient.
+CHUNK_BYTES, LEAST_ROWS = 1 << 26, 256
+# Classes whose gradient is added up in float32 at a time, and logits whose coefficients are looked at.
+CLASSES, LOOK = 1024, 1 << 20
+
+Wanted = tuple[bool, bool, bool]
+NOTHING: Wanted = (False, False, False)
+
+_last = kept(lambda spec: changed(spec, axis=-1))
+
+
+class Layer(NamedTuple):
+    """The arguments of a linear layer, and the type that it computes in."""
+
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    dtype: torch.dtype
+
+    def tensors(self) -> list[Tensor]:
+        """Return the arguments that there are."""
+        return [x for x in self[:3] if x is not None]
+
+    def logits_like(self) -> Tensor:
+        """Return what has the logits' shape and type, and no memory."""
+        shape = (*self.hidden.shape[:-1], self.weight.shape[0])
+        return self.hidden.detach().new_empty((), dtype=self.dtype).expand(shape)
+
+    def cast(self) -> Layer:
+        """Return the arguments in the type that is computed in."""
+        bias = None if self.bias is None else self.bias.to(self.dtype)
+        return Layer(self.hidden.to(self.dtype), self.weight.to(self.dtype), bias, self.dtype)
+
+
+class Made(NamedTuple):
+    """Gradients times ``scale``, None where they are not wanted; of half types the weight's is in parts of float32."""
+
+    hidden: Tensor | None
+    weight: Tensor | list[Tensor] | None
+    bias: Tensor | None
+    scale: float
+
+
+def of_last_axis(spec: Any) -> Any:
+    """Return the spec of classes that are where a linear layer has them."""
+    return spec if getattr(spec, "axis", -1) == -1 else _last(spec)
+
+
+def loss(layer: Layer, given: Arguments, dtype: torch.dtype) -> Tensor:
+    """Return the loss in ``dtype``; of ``given``, the logits are `Layer.logits_like`."""
+    if not is_fused(layer, given):
+        return composite(layer, given, dtype)
+    if torch.is_grad_enabled() and any(x.requires_grad for x in layer.tensors()):
+        return Chunked.apply(layer, *layer[:3], given, dtype)  # type: ignore[no-any-return, no-untyped-call]
+    return evaluate(layer, given, dtype, NOTHING)[0]
+
+
+def is_fused(layer: Layer, given: Arguments) -> bool:
+    """Whether chunks compute a call: the layer's arguments alone are differentiated, once, in memory of the CPU."""
+    if not cpu.is_fused(given):
+        return False
+    for x in layer.tensors():
+        if type(x) not in TENSORS or not (is_dense(x) and x.is_cpu) or x.is_neg():
+            return False
+    # Of single binary losses there are as many as logits.
+    return bool(given.spec.reduction != "none" or getattr(given.spec, "average_outputs", True))
+
+
+def composite(layer: Layer, given: Arguments, dtype: torch.dtype) -> Tensor:
+    """Return the loss by way of the logits; a row without a coefficient reaches no gradient, whatever it holds."""
+    with mode_of((*layer.tensors(), *given.tensors())):
+        hidden, weight, bias, _ = layer.cast()
+        used = ~xp.equal(magnitudes(xp, given.call()), 0)
+        hidden = torch.where(used | hidden.isfinite().all(-1, keepdim=True), hidden, 0.0)
+        z = linear(hidden, weight, bias)
+    return route.value(given._replace(logits=z, validate=False), dtype)
+
+
+class Chunked(torch.autograd.Function):
+    """The loss of one call. A backward that is itself differentiated goes through the composite."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        layer: Layer,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        given: Arguments,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        wanted = ctx.needs_input_grad[1:4] if given.spec.reduction != "none" else NOTHING
+        value, ctx.made = evaluate(layer, given, dtype, wanted)
+        # What autograd saves it also lets go; nothing else may hold the batch.
+        arguments = given.tensors()
+        tensors = [x if isinstance(x, Tensor) else None for x in arguments]
+        ctx.save_for_backward(hidden, weight, bias, *tensors)
+        others = [x if y is None else None for x, y in zip(arguments, tensors, strict=True)]
+        ctx.given = given.spec, others, isinstance(given.class_weight, tuple | list)
+        ctx.dtype = layer.dtype
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        made, ctx.made = ctx.made, None
+        hidden, weight, bias, *tensors = ctx.saved_tensors  # raises if one of them was changed in place since
+        layer, (spec, others, is_pair) = Layer(hidden, weight, bias, ctx.dtype), ctx.given
+        once = is_once(upstream)
+        if once and made and (upstream.item() == 1 or not rounds_once(spec, layer.dtype)):
+            return None, *scaled(layer, made, upstream.item()), None, None
+        arguments = [other if x is None else x for x, other in zip(tensors, others, strict=True)]
+        targets, sample_weight, mask, denominator, *weights = arguments
+        class_weight = tuple(weights) if is_pair else weights[0]
+        given = Arguments(spec, layer.logits_like(), False, targets, sample_weight, class_weight, mask, denominator)
+        wanted = ctx.needs_input_grad[1:4]
+        found = gradients(layer, given, upstream, wanted) if once else composed(layer, given, upstream, wanted)
+        return None, *found, None, None
+
+
+def gradients(layer: Layer, given: Arguments, upstream: Tensor, wanted: Wanted) -> tuple[Tensor | None, ...]:
+    """Return the gradients of a loss times ``upstream``."""
+    made = evaluate(layer, given, upstream.dtype, wanted, upstream)[1]
+    return scaled(layer, made, 1.0)  # type: ignore[arg-type]
+
+
+def composed(layer: Layer, given: Arguments, upstream: Tensor, wanted: Wanted) -> tuple[Tensor | None, ...]:
+    """Return the gradients in a backward that is differentiated itself, or of many at once."""
+    inputs = [x for x, each in zip(layer[:3], wanted, strict=True) if each and x is not None]
+
+    def composite_of(*inputs: Tensor) -> Tensor:
+        rest = iter(inputs)
+        hidden, weight, bias = (next(rest) if each else x for x, each in zip(layer[:3], wanted, strict=True))
+        return composite(Layer(hidden, weight, bias, layer.dtype), given, upstream.dtype)  # type: ignore[arg-type]
+
+    if torch.is_grad_enabled():  # create_graph=True
+        found = torch.autograd.grad(composite_of(*inputs), inputs, upstream, create_graph=True)
+    else:
+        found = torch.func.vjp(composite_of, *(x.detach() for x in inputs))[1](upstream)
+    rest = iter(found)
+    return tuple(next(rest) if each else None for each in wanted)
+
+
+def sum_type(dtype: torch.dtype) -> torch.dtype:
+    """Return the type that gradients of the weight and the bias are added up in."""
+    return torch.float32 if dtype in HALF else dtype
+
+
+def rounds_once(spec: Any, dtype: torch.dtype) -> bool:
+    """Whether what is upstream must be part of a gradient's one rounding."""
+    return bool(spec.precision == "exact" and dtype is not torch.float64)
+
+
+@np.errstate(all="ignore")
+def evaluate(
+    layer: Layer,
+    given: Arguments,
+    dtype: torch.dtype,
+    wanted: Wanted,
+    upstream: Tensor | None = None,
+    in_parts: bool = True,
+) -> tuple[Tensor, Made | None]:
+    """Return the loss in ``dtype``, and the gradients that are wanted times ``upstream``, or 1."""
+    with torch.no_grad():
+        hidden, weight, bias, _ = layer.cast()
+    call, (n, classes) = _rows_of(given), (math.prod(given.logits.shape[:-1]), given.logits.shape[-1])
+    hidden, each = hidden.reshape(n, hidden.shape[-1]), call.spec.reduction == "none"
+    used, largest = _used(call)
+    made = None
+    factor: Any = None if upstream is None else upstream.double().numpy(force=True)
+    if any(wanted):
+        scale = 1.0
+        if layer.dtype in HALF and upstream is None and not rounds_once(call.spec, layer.dtype):
+            factor = scale = _scale(largest / abs(call.denominator or 1.0))
+        made = _none_yet(layer, hidden, wanted, scale, in_parts)
+    size = min(max(LEAST_ROWS, CHUNK_BYTES // (classes * layer.dtype.itemsize)), len(used))
+    memory = cpu.memory_like(torch.empty(size, classes, dtype=layer.dtype))
+    losses, total = np.zeros(n), 0.0
+    if made and not len(used):
+        _clear(made)
+    for first in range(0, len(used), size or 1):
+        rows = used[first : first + size]
+        z, part = memory[: len(rows)], _part(call, rows)
+        h = hidden[rows.start : rows.stop] if isinstance(rows, range) else hidden[torch.from_numpy(rows)]
+        if bias is None:
+            torch.mm(h, weight.t(), out=z)
+        else:
+            torch.addmm(bias, h, weight.t(), out=z)
+        slopes = factor if not np.ndim(factor) else factor.reshape(-1, 1)[_index(rows)]
+        place = cpu.memory(z)
+        value = kernels.evaluate(part, place, place if made else None, slopes, threads.team())
+        if each:
+            losses[_index(rows)] = value
+        else:
+            total += value
+        if made:
+            _add(made, z, h, weight, rows, first == 0)
+    if each:
+        return round_once(torch.from_numpy(losses), dtype).reshape(given.logits.shape[:-1]), made
+    if call.denominator == 0:
+        total = float(unless_empty(kernels.host, call.spec.zero_denominator, np.float64(0), call.denominator))
+    return round_once(torch.tensor(total, dtype=torch.float64), dtype), made
+
+
+def _rows_of(given: Arguments) -> Call:
+    """Return the checked call on NumPy's arrays, positions being one axis and the denominator known."""
+    spec, z, validate, *others = given
+    call = kernels.prepare(spec, cpu.memory(z), *map(cpu.on_host, others), check_values=validate is not False)
+    if call.checked:
+        check_targets(kernels.host, call)
+    denominator = kernels.denominator(call) if spec.reduction.startswith("mean") else None
+    n, classes = math.prod(z.shape[:-1]), z.shape[-1]
+
+    def flat(x: Any) -> Any:
+        """Return what is given for a prefix of the shape, a number a row if not one an element."""
+        if x is None or not x.ndim:
+            return x
+        return x.reshape((n, classes) if x.ndim == z.ndim else -1)
+
+    weights = call.class_weight
+    if isinstance(weights, tuple):
+        weights = tuple(w if w.ndim < 2 else np.broadcast_to(w, z.shape).reshape(n, classes) for w in weights)
+    return dataclasses.replace(
+        call,
+        logits=call.logits._replace(shape=(n, classes)),
+        shape=(n, classes),
+        axis=1,
+        targets=call.targets.reshape((n,) if call.hard else (n, classes)),
+        sample_weight=flat(call.sample_weight),
+        mask=flat(call.mask),
+        class_weight=weights,
+        denominator=denominator,
+    )
+
+
+def _part(call: Call, rows: Any) -> Call:
+    """Return the call of some rows."""
+
+    def part(x: Any) -> Any:
+        if x is None or not x.ndim:
+            return x
+        if len(x) == len(call.targets):
+            return x[_index(rows)]
+        return x[np.asarray(rows) // (len(call.targets) // len(x))]
+
+    shape = (len(rows), call.shape[1])
+    given = {name: part(getattr(call, name)) for name in ("targets", "sample_weight", "mask")}
+    if isinstance(call.class_weight, tuple):
+        given["class_weight"] = tuple(w if w.ndim < 2 else w[_index(rows)] for w in call.class_weight)
+    return dataclasses.replace(call, logits=call.logits._replace(shape=shape), shape=shape, **given)
+
+
+def _index(rows: Any) -> Any:
+    return slice(rows.start, rows.stop) if isinstance(rows, range) else rows
+
+
+def _used(call: Call) -> tuple[Any, float]:
+    """Return the rows that have a coefficient other than 0, and the largest sum of a row's."""
+    n, classes = call.shape
+    if call.denominator == 0:
+        return range(0), 0.0
+    step = n if call.hard and not call.spec.label_smoothing else max(1, LOOK // classes)
+    parts = (magnitudes(kernels.host, _part(call, range(i, min(i + step, n)))) for i in range(0, n, max(step, 1)))
+    sums = np.concatenate([np.zeros((0, 1)), *parts])[:, 0]
+    used = sums != 0
+    return range(n) if used.all() else used.nonzero()[0], float(np.fmax.reduce(sums, initial=0.0))
+
+
+def _scale(largest: float) -> float:
+    """Return the power of 2 that brings a half type's gradients, which a mean made small, among its normal numbers.
+
+    A row's sum is then 64 at most: below what overflows float16 after a product with weights up to 512.
+    """
+    return math.ldexp(1.0, 6 - math.frexp(largest)[1]) if 0 < largest < math.inf else 1.0
+
+
+def _none_yet(layer: Layer, hidden: Tensor, wanted: Wanted, scale: float, in_parts: bool) -> Made:
+    """Return the memory of gradients."""
+    of_hidden = of_bias = None
+    of_weight: Tensor | list[Tensor] | None = None
+    inside = sum_type(layer.dtype)
+    if wanted[0]:
+        of_hidden = torch.zeros_like(hidden)
+    if wanted[1]:
+        shape = layer.weight.shape
+        if layer.dtype not in HALF or layer.weight.dtype is inside or not in_parts:
+            of_weight = cpu.memory_like(torch.empty(shape, dtype=inside))
+        else:  # in parts, that give way to the rounded ones
+            of_weight = [torch.empty(len(part), shape[1]) for part in _parts(layer.weight)]
+    if wanted[2]:
+        of_bias = torch.zeros(layer.weight.shape[0], dtype=inside)
+    return Made(of_hidden, of_weight, of_bias, scale)
+
+
+def _add(made: Made, z: Tensor, h: Tensor, weight: Tensor, rows: Any, first: bool) -> None:
+    """Add what a chunk's gradient ``z`` makes of its rows of the hidden layer and of the weight."""
+    if made.hidden is not None:
+        if isinstance(rows, range):
+            torch.mm(z, weight, out=made.hidden[rows.start : rows.stop])
+        else:
+            made.hidden[torch.from_numpy(rows)] = z @ weight
+    if made.bias is not None:
+        made.bias.add_(z.sum(0, dtype=made.bias.dtype))
+    if made.weight is None:
+        return
+    if z.dtype not in HALF:
+        torch.addmm(made.weight, z.t(), h, beta=0 if first else 1, out=made.weight)  # type: ignore[arg-type]
+        return
+    for part, slopes in zip(_parts(made.weight), _parts(z, 1), strict=True):
+        product = slopes.t() @ h
+        if first:
+            part.copy_(product)
+        else:
+            part += product.float()
+
+
+def _parts(x: Tensor | list[Tensor], axis: int = 0) -> list[Tensor]:
+    return list(torch.split(x, CLASSES, axis)) if isinstance(x, Tensor) else x
+
+
+def _clear(made: Made) -> None:
+    for part in _parts(made.weight) if made.weight is not None else ():
+        part.zero_()
+
+
+def scaled(layer: Layer, made: Made, upstream: float) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the layer's arguments times ``upstream``; what was made is spent."""
+    factor = upstream / made.scale
+
+    def rounded(x: Tensor, like: Tensor) -> Tensor:
+        x = x if factor == 1 else x.to(torch.promote_types(x.dtype, like.dtype)).mul_(factor)
+        return x.to(like.dtype).reshape(like.shape)
+
+    hidden, weight, bias, _ = made
+    if isinstance(weight, list):
+        parts, weight = weight[::-1], cpu.memory_like(layer.weight.detach())
+        for place in _parts(weight):
+            part = parts.pop()
+            place.copy_(part if factor == 1 else part.mul_(factor))
+    elif weight is not None:
+        weight = rounded(weight, layer.weight)
+    hidden = None if hidden is None else rounded(hidden, layer.hidden)
+    bias = None if bias is None else rounded(bias, layer.bias)  # type: ignore[arg-type]
+    return hidden, weight, bias

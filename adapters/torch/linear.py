@@ -1,0 +1,182 @@
+"""The loss of a linear layer's output, a vocabulary's say, without the logits in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import calling, refuse
+from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
+from . import chunk_operators, chunks, operators, route
+from .arrays import check_dense
+from .chunks import Layer
+from .cpu import Arguments
+
+Spec = SoftmaxCrossEntropy | SigmoidCrossEntropy
+
+
+@calling(logits="hidden")
+def linear_loss(
+    spec: Spec,
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    sample_weight: Tensor | float | None = None,
+    *,
+    bias: Tensor | None = None,
+    class_weight: Any = None,
+    mask: Tensor | None = None,
+    denominator: Tensor | float | None = None,
+    validate: bool | None = None,
+) -> Tensor:
+    """Return ``loss(spec, F.linear(hidden, weight, bias), targets, ...)`` without the logits in memory.
+
+    Logits are made for a chunk of rows at a time, 64 MiB of them or 256 rows if that is more, and become their gradient
+    where they lie. Rows that are ignored, masked or weigh nothing are left out before, so they cost nothing, and what
+    they hold reaches no gradient, NaN included. Gradients of the weight are added up in float32 for half types.
+
+    A step on the CPU holds, beside the arguments and their gradients, one chunk and for half types the sums in float32.
+    The gradients are made in the forward and kept for the backward; there an upstream gradient that is no power of 2
+    rounds those of half types once more. A loss for each position, exact precision with an upstream gradient other than
+    1, and a second backward compute the logits once more. Gradients of weights and soft targets, double backward,
+    transforms of `torch.func`, forward mode, tensor subclasses, `torch.export` and other devices go by way of all
+    logits.
+
+    Parameters
+    ----------
+    spec : SoftmaxCrossEntropy or SigmoidCrossEntropy
+        With ``inputs="logits"``. The classes are last, whatever its ``axis``.
+    hidden : Tensor of shape (..., D)
+        float16, bfloat16, float32 or float64.
+    weight, bias : Tensor of shape (C, D), Tensor of shape (C,), optional
+        Of `torch.nn.Linear`. Of the dtype of ``hidden``, and on its device. Under autocast all three are computed with
+        in its type.
+    targets : Tensor of shape (...) or (..., C)
+        Class indices, or distributions; for a binary loss of shape (..., C).
+    sample_weight, class_weight, mask, denominator, validate
+        As in `loss`.
+
+    Returns
+    -------
+    Tensor of the logits' dtype and device
+        In nats; for ``reduction="none"`` of the position shape, else 0-d.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `loss`; and for layers whose shapes, types or devices do not fit, and a spec of probabilities.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import classweight as cw
+    >>> import classweight.adapters.torch as cwt
+    >>> hidden = torch.tensor([[1.0, 2], [0, 1], [2, 0]], requires_grad=True)
+    >>> weight = torch.tensor([[1.0, 0], [0, 1], [1, 1]], requires_grad=True)
+    >>> spec = cw.SoftmaxCrossEntropy(ignore_index=-100)
+    >>> cwt.linear_loss(spec, hidden, weight, torch.tensor([2, 1, -100])).backward()
+    >>> hidden.grad
+    tensor([[-0.1224, -0.0450],
+            [ 0.2888, -0.0777],
+            [ 0.0000,  0.0000]])
+    """
+    layer, given = _given(spec, hidden, weight, bias, validate, targets, sample_weight, class_weight, mask, denominator)
+    return _loss(layer, given, layer.dtype)
+
+
+@calling(logits="hidden")
+def linear_loss_parts(
+    spec: Spec,
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    sample_weight: Tensor | float | None = None,
+    *,
+    bias: Tensor | None = None,
+    class_weight: Any = None,
+    mask: Tensor | None = None,
+    validate: bool | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the sum over positions and the denominator of the mean (1 if ``spec`` has none), in float64.
+
+    As `loss_parts`, of the logits that `linear_loss` does not make. Parameters are those of `linear_loss`.
+    """
+    layer, given = _given(spec, hidden, weight, bias, validate, targets, sample_weight, class_weight, mask)
+    denominator = route.denominator(given)
+    return _loss(layer, given._replace(spec=route.summed_spec(given.spec)), torch.float64), denominator
+
+
+class LinearLoss(torch.nn.Linear):
+    """A linear layer with the loss of its output: `torch.nn.Linear` whose call returns `linear_loss`.
+
+    Its parameters are those of a `torch.nn.Linear`, as is its ``state_dict``; ``weight`` may be an embedding's.
+
+    Examples
+    --------
+    >>> import classweight as cw
+    >>> import classweight.adapters.torch as cwt
+    >>> cwt.LinearLoss(cw.SoftmaxCrossEntropy(ignore_index=-100), 64, 1000, bias=False)
+    LinearLoss(SoftmaxCrossEntropy(ignore_index=-100), in_features=64, out_features=1000, bias=False)
+    """
+
+    def __init__(
+        self, spec: Spec, in_features: int, num_classes: int, bias: bool = True, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__(in_features, num_classes, bias, device, dtype)
+        self.spec = spec
+
+    def extra_repr(self) -> str:
+        """Return the spec's repr and the layer's."""
+        return f"{self.spec!r}, {super().extra_repr()}"
+
+    def forward(  # type: ignore[override]
+        self, hidden: Tensor, targets: Tensor, sample_weight: Tensor | float | None = None, **options: Any
+    ) -> Tensor:
+        """Return `linear_loss` of the layer; ``options`` are its keyword arguments."""
+        return linear_loss(self.spec, hidden, self.weight, targets, sample_weight, bias=self.bias, **options)
+
+
+def _loss(layer: Layer, given: Arguments, dtype: torch.dtype) -> Tensor:
+    found = None
+    if operators.IS_SUPPORTED and torch.compiler.is_dynamo_compiling():
+        found = chunk_operators.loss(layer, given, dtype)
+    return chunks.loss(layer, given, dtype) if found is None else found
+
+
+def _given(
+    spec: Spec, hidden: Tensor, weight: Tensor, bias: Tensor | None, validate: bool | None, *others: Any
+) -> tuple[Layer, Arguments]:
+    """Return the layer that fits together, and the loss's arguments."""
+    if not isinstance(spec, SoftmaxCrossEntropy | SigmoidCrossEntropy):
+        expected = "be a SoftmaxCrossEntropy or a SigmoidCrossEntropy"
+        refuse("spec", expected, type(spec).__name__, error=TypeError)
+    if spec.inputs != "logits":
+        refuse("inputs", "be 'logits' of a linear layer", repr(spec.inputs))
+    for name, x, ndim in (("hidden", hidden, None), ("weight", weight, 2), ("bias", bias, 1)):
+        if x is None and name == "bias":
+            continue
+        if not isinstance(x, Tensor):
+            refuse(name, "be a tensor", type(x).__name__, error=TypeError)
+        check_dense(name, x)
+        if not x.is_floating_point():
+            refuse(name, "be floating point", str(x.dtype).rpartition(".")[2], error=TypeError)
+        if x.ndim != ndim if ndim else not x.ndim:
+            refuse(name, f"have {ndim} axes" if ndim else "have an axis of features", f"shape {tuple(x.shape)}")
+    (classes, features), device = weight.shape, hidden.device
+    if hidden.shape[-1] != features:
+        refuse("hidden", f"have a last axis of length {features}, as `weight` has", f"shape {tuple(hidden.shape)}")
+    if not classes:
+        refuse("weight", "have at least one class", f"shape {tuple(weight.shape)}")
+    if bias is not None and bias.shape != (classes,):
+        refuse("bias", f"have shape ({classes},), one per class", tuple(bias.shape))
+    autocast = torch.is_autocast_enabled(device.type) and hidden.dtype is not torch.float64
+    dtype = torch.get_autocast_dtype(device.type) if autocast else hidden.dtype
+    for name, x in (("weight", weight), ("bias", bias)):
+        if x is not None and x.device != device:
+            refuse(name, f"be on the device of `hidden`, {device}", x.device)
+        if x is not None and x.dtype is not hidden.dtype and not (autocast and x.dtype is not torch.float64):
+            refuse(name, f"have the dtype of `hidden`, {hidden.dtype}", x.dtype, error=TypeError)
+    layer = Layer(hidden, weight, bias, dtype)
+    return layer, Arguments(chunks.of_last_axis(spec), layer.logits_like(), validate, *others)
