@@ -169,5 +169,5 @@ def loss_and_gradient_are_the_function_and_its_derivative(library: Library, seed
     assert_true(call, *found)
 
 
-# XLA, TensorFlow and JAX compute the last rows of a batch with other instructions than the first, in their own last bits.
+# TensorFlow and JAX compute the last rows of a batch by other instructions than the first, with other last bits.
 BUT_BITS = [each for each in LAWS if each is not a_row_has_its_bits_whatever_is_around_it_and_however_it_lies]
