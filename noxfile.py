@@ -30,6 +30,32 @@ PARITY = {
         ("tensorflow", "keras", "optax", "flax"),
     ),
 }
+# Which session's environment mutants of these files are judged in, on which backends, and how many of each file.
+MUTANTS: dict[str, list[tuple[tuple[str, ...], int, tuple[str, ...]]]] = {
+    "tests": [
+        (
+            ("--no-compiler", "--backend", "numpy"),
+            110,
+            ("classweight/compute/closed_form.py", "classweight/lowering.py", "classweight/compute/arrays.py"),
+        ),
+        (("--backend", "numpy", "--backend", "torch"), 30, ("classweight/compute/cpu.py", "adapters/torch/cpu.py")),
+        (("--backend", "numpy"), 40, ("classweight/compute/cpu_kernels.py",)),
+        (
+            ("--no-compiler", "--backend", "torch:composite"),
+            60,
+            ("classweight/compute/composite.py", "adapters/torch/arrays.py", "adapters/torch/route.py"),
+        ),
+    ],
+    "chainer": [(("--backend", "chainer", "--backend", "chainer:composite"), 20, ("adapters/chainer/route.py",))],
+    "tensorflow": [
+        (
+            ("--backend", "tensorflow"),
+            20,
+            ("classweight/compute/xla.py", "adapters/tensorflow/arrays.py", "adapters/tensorflow/operation.py"),
+        ),
+        (("--backend", "jax"), 10, ("adapters/jax/arrays.py", "adapters/jax/operation.py")),
+    ],
+}
 KERAS_BACKENDS = ("tensorflow", "torch", "jax")
 # These compile for every shape anew, for longer than they compute.
 COMPILED = ("tensorflow:graph", "tensorflow:xla", "keras:jax", "jax")
@@ -278,3 +304,19 @@ def benchmark(session: nox.Session) -> None:
     report = str(ROOT / ".nox" / "benchmark")
     written = ("--json", f"{report}.json", "--picture", f"{report}.png")
     session.run(pythons["tests"], str(ROOT / "benchmarks"), *backends, *written, *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def mutants(session: nox.Session) -> None:
+    """Judge wrong losses, and random changes of what computes; docs/what-does-the-suite-catch.md gets the tables."""
+    pythons = environments(session, MUTANTS)
+    results = ROOT / ".nox" / "mutants"
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir()
+    session.run(pythons["tests"], "-m", "pytest", "tests/conformance/test_judge.py", "tests/mutation")
+    script = str(ROOT / "tests" / "mutation" / "random_mutants.py")
+    for home, groups_of_files in MUTANTS.items():
+        for i, (options, count, paths) in enumerate(groups_of_files):
+            out = ("--count", str(count), "--out", str(results / f"{home}-{i}.jsonl"))
+            session.run(pythons[home], script, *options, *out, *session.posargs, *paths)
+    session.run(pythons["tests"], "tests/mutation/page.py", *map(str, sorted(results.glob("*.jsonl"))))

@@ -10,6 +10,8 @@ from typing import Any, NoReturn, TypeVar
 __all__ = ["TargetIndexError"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+# Of what came, in characters: whatever a file holds, a refusal fits on a screen.
+LONGEST = 400
 
 
 class TargetIndexError(ValueError, IndexError):
@@ -72,7 +74,8 @@ def refuse(argument: str, expected: str, got: object, where: str = "", error: ty
         ...
     ValueError: `class_weight` must have shape (3,), one per class; got (4,)
     """
-    came = " ".join(str(got).split("\n")) + (f" {where}" if where else "")
+    came = " ".join(str(got).split("\n"))
+    came = (came if len(came) <= LONGEST else f"{came[:LONGEST]}...") + (f" {where}" if where else "")
     raise error(f"`{name_of(argument)}` must {expected}; got {came}") from None
 
 

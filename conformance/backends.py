@@ -21,6 +21,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from .layouts import laid_out
+
 __all__ = ["GLUES", "Backend", "Glue", "NotRun", "available", "make_backend"]
 
 Result = tuple[Any, Any]
@@ -45,8 +47,16 @@ class Glue(Protocol):
     def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
         """Return a native array's bytes, type and shape."""
 
-    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
-        """Return the loss and its gradient with respect to the logits times ``upstream`` (None: 1)."""
+    def lay(self, x: Any, layout: str) -> Any:
+        """Return the same numbers as they are to lie in memory; what it is called on where that is not ours to say."""
+
+    def run(
+        self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool = False
+    ) -> Result:
+        """Return the loss and its gradient with respect to the logits times ``upstream`` (None: 1).
+
+        Where it is asked for ``again``, the second of one graph.
+        """
 
 
 def _adapter(framework: str) -> Any:
@@ -72,14 +82,26 @@ class NumPy:
             return np.frombuffer(data, ml_dtypes.bfloat16).reshape(shape)
         return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape)
 
+    def lay(self, x: Any, layout: str) -> Any:
+        def cut(buffer: Any, strides: list[int] | None) -> Any:
+            if strides is None:
+                return np.frombuffer(buffer, x.dtype)
+            return np.ndarray(x.shape, x.dtype, buffer, 0, [n * x.itemsize for n in strides])
+
+        return laid_out(x, layout, x.itemsize, cut)
+
     def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
         x = np.asarray(x)
         return x.tobytes(), x.dtype.name, x.shape
 
-    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+    def run(
+        self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool = False
+    ) -> Result:
         if upstream is not None:
             arguments = {**arguments, "upstream": upstream}
         result = self.loss(spec, logits, targets, **arguments)
+        if again:  # there is no graph, but arguments that must be what they were
+            result = self.loss(spec, logits, targets, **arguments)
         return result if isinstance(result, tuple) else (result, None)
 
 
@@ -112,11 +134,24 @@ class Torch:
         flat = self.torch.frombuffer(bytearray(data), dtype=native) if data else self.torch.empty(0, dtype=native)
         return flat.reshape(shape).to(self.device)
 
+    def lay(self, x: Any, layout: str) -> Any:
+        def cut(buffer: Any, strides: list[int] | None) -> Any:
+            flat = self.torch.frombuffer(buffer, dtype=x.dtype)
+            return flat if strides is None else flat.as_strided(x.shape, strides)
+
+        if self.device == "cpu":
+            return laid_out(x, layout, x.element_size(), cut)
+        if layout == "columns":
+            return x.permute(*range(x.ndim)[::-1]).contiguous().permute(*range(x.ndim)[::-1])
+        raise NotRun("on a GPU an array lies in rows or in columns")
+
     def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
         x = x.detach().cpu().contiguous()
         return x.reshape(-1).view(self.torch.uint8).numpy().tobytes(), str(x.dtype).partition(".")[2], tuple(x.shape)
 
-    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+    def run(
+        self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool = False
+    ) -> Result:
         logits.requires_grad_(logits.is_floating_point())
         if self.composite:
             weight = arguments.get("sample_weight", self.torch.ones(()))
@@ -132,9 +167,9 @@ class Torch:
         loss = function(spec, logits, targets, **arguments)
         if self.is_linear and not _is_scaled_exactly(spec, logits, upstream):
             raise NotRun("gradients of a half type are rounded before what is upstream is known")
-        (gradient,) = self.torch.autograd.grad(
-            loss, logits, self.torch.ones_like(loss) if upstream is None else upstream
-        )
+        upstream = self.torch.ones_like(loss) if upstream is None else upstream
+        for retained in (True, False)[not again :]:
+            (gradient,) = self.torch.autograd.grad(loss, logits, upstream, retain_graph=retained)
         return loss, gradient
 
     def _linear(self, adapter: Any, spec: Any, logits: Any, targets: Any, *others: Any, **arguments: Any) -> Any:
@@ -183,12 +218,14 @@ class Chainer(NumPy):
     def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
         return super().encode(self.chainer.as_array(x))
 
-    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+    def run(
+        self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool = False
+    ) -> Result:
         variable = self.chainer.Variable(logits)
         loss = self.loss(spec, variable, targets, **arguments)
         above = self.chainer.Variable(np.ones_like(loss.array) if upstream is None else upstream)
-        grad = self.chainer.grad
-        gradient = grad([loss], [variable], [above], enable_double_backprop=self.composite)[0]
+        for _ in range(1 + again):
+            gradient = self.chainer.grad([loss], [variable], [above], enable_double_backprop=self.composite)[0]
         if gradient is None:
             raise TypeError("the loss does not depend on the logits")
         return loss, gradient
@@ -211,8 +248,13 @@ class CuPy(NumPy):
     def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
         return super().encode(self.cupy.asnumpy(x))
 
-    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
-        return super().run(spec, logits, targets, {"validate": True, **arguments}, upstream)
+    def run(
+        self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool = False
+    ) -> Result:
+        return super().run(spec, logits, targets, {"validate": True, **arguments}, upstream, again)
+
+    def lay(self, x: Any, layout: str) -> Any:
+        return x
 
 
 class TensorFlow(NumPy):
@@ -233,27 +275,35 @@ class TensorFlow(NumPy):
     def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
         return self.tf.constant(super().decode(data, dtype, shape))
 
+    def lay(self, x: Any, layout: str) -> Any:
+        return x
+
     def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
         return super().encode(x.numpy())
 
-    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+    def run(
+        self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool = False
+    ) -> Result:
         if not self.variant:
-            return self._step(spec, logits, targets, arguments, upstream)
+            return self._step(spec, again, logits, targets, arguments, upstream)
         self.loss(spec, logits, targets, **arguments)
-        result: Result = self.compiled(spec)(logits, targets, arguments, upstream)
+        result: Result = self.compiled(spec, again)(logits, targets, arguments, upstream)
         return result
 
-    def _step(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
-        with self.tf.GradientTape() as tape:
+    def _step(
+        self, spec: Any, again: bool, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any
+    ) -> Result:
+        with self.tf.GradientTape(persistent=again) as tape:
             tape.watch(logits)
             loss = self.loss(spec, logits, targets, **arguments)
-        gradient = tape.gradient(loss, logits, upstream)
+        for _ in range(1 + again):
+            gradient = tape.gradient(loss, logits, upstream)
         if gradient is None:
             raise TypeError("the loss does not depend on the logits")
         return loss, self.tf.convert_to_tensor(gradient)  # of a gather they are slices
 
-    def _compiled(self, spec: Any) -> Callable[..., Result]:
-        step = partial(self._step, spec)
+    def _compiled(self, spec: Any, again: bool) -> Callable[..., Result]:
+        step = partial(self._step, spec, again)
         return self.tf.function(step, jit_compile=self.variant == "xla", autograph=False)  # type: ignore[no-any-return]
 
 
@@ -289,7 +339,12 @@ class Jax(NumPy):
     def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
         return self.jax.numpy.asarray(super().decode(data, dtype, shape))
 
-    def run(self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any) -> Result:
+    def lay(self, x: Any, layout: str) -> Any:
+        return x
+
+    def run(
+        self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool = False
+    ) -> Result:
         ones_like = self.jax.numpy.ones_like
 
         def function(logits: Any) -> Any:
@@ -297,7 +352,9 @@ class Jax(NumPy):
 
         def step(logits: Any, upstream: Any) -> Result:
             loss, pullback = self.jax.vjp(function, logits)
-            return loss, pullback(ones_like(loss) if upstream is None else upstream)[0]
+            for _ in range(1 + again):
+                (gradient,) = pullback(ones_like(loss) if upstream is None else upstream)
+            return loss, gradient
 
         if not self.jax.numpy.issubdtype(logits.dtype, self.jax.numpy.floating):
             return function(logits), None

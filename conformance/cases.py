@@ -28,7 +28,7 @@ BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8} | {
     "int32": 4,
     "int64": 8,
 }
-MOST_AXES = 32
+MOST_AXES, LONGEST_AXIS = 32, 1 << 31
 # No expected number is longer; an exponent of nine digits would be a number of as many.
 DECIMAL = re.compile(r"[+-]?\d{1,60}(\.\d{1,60})?(e[+-]\d{1,4})?|[+-]?inf|nan")
 VECTORS = Path(str(resources.files(__package__) / "vectors"))
@@ -75,21 +75,33 @@ class TypedArray:
         """
         if not isinstance(array, Mapping) or not array.keys() >= {"dtype", "shape", "data"}:
             raise ValueError("what has no dtype, shape and data")
-        dtype, shape, data = array["dtype"], array["shape"], array["data"]
+        dtype, data = array["dtype"], array["data"]
         if not isinstance(dtype, str) or dtype not in BYTES:
             raise ValueError(f"the type {dtype!r:.80}")
-        if not isinstance(shape, list) or len(shape) > MOST_AXES or not all(type(n) is int and n >= 0 for n in shape):
-            raise ValueError(f"the shape {shape!r:.80}")
-        shape, size = tuple(shape), math.prod(shape)
+        shape = _shape(array["shape"])
         content = base64.b64decode(data, validate=True) if isinstance(data, str) else data
         bytes_each = BYTES[dtype] if isinstance(data, str) else 1
-        if not isinstance(content, bytes | list) or len(content) != size * bytes_each:
+        if not isinstance(content, bytes | list) or len(content) != math.prod(shape) * bytes_each:
             raise ValueError(f"other data than {dtype} of shape {shape!s:.80} has")
-        if isinstance(content, bytes):
-            return cls(dtype, unpack(content, dtype, shape))
-        if dtype in FORMATS:
-            return cls(dtype, np.array([float.fromhex(x) for x in data], np.float64).reshape(shape))
-        return cls(dtype, np.array(data, np.bool_ if dtype == "bool" else np.int64).reshape(shape))
+        try:
+            if isinstance(content, bytes):
+                return cls(dtype, unpack(content, dtype, shape))
+            if dtype in FORMATS:
+                return cls(dtype, np.array([float.fromhex(x) for x in data], np.float64).reshape(shape))
+            if not all(type(x) in (bool, int) for x in data):
+                raise ValueError(f"other data than {dtype}")
+            return cls(dtype, np.array(data, np.bool_ if dtype == "bool" else np.int64).reshape(shape))
+        except (TypeError, OverflowError):
+            raise ValueError(f"other data than {dtype} of shape {shape!s:.80}") from None
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    if not isinstance(shape, list) or len(shape) > MOST_AXES or not all(type(n) is int for n in shape):
+        raise ValueError(f"the shape {shape!r:.80}")
+    # A length of 0 makes any other harmless, but for NumPy, which counts what it cannot hold.
+    if not all(0 <= n < LONGEST_AXIS for n in shape):
+        raise ValueError(f"the shape {shape!r:.80}")
+    return tuple(shape)
 
 
 def to_hex(x: float) -> str:
@@ -112,9 +124,9 @@ class Exact:
     @classmethod
     def from_json(cls, expected: Mapping[str, Any]) -> Exact:
         """Read decimals of up to 60 digits before and after the point, and exponents of up to four."""
-        shape = tuple(expected["shape"])
+        shape = _shape(expected["shape"])
         for decimal in (*expected["values"], *(expected.get("magnitude") or ())):
-            if not DECIMAL.fullmatch(decimal):
+            if not isinstance(decimal, str) or not DECIMAL.fullmatch(decimal):
                 raise ValueError(f"{decimal!r:.80} is no decimal")
         hi = np.array([float(x) for x in expected["values"]], np.float64).reshape(shape)
         rest = [float(Fraction(x) - Fraction(float(x))) if np.isfinite(float(x)) else 0.0 for x in expected["values"]]
@@ -137,7 +149,8 @@ class Case:
     """One call of a loss and what must come of it.
 
     ``rule`` says how numbers are judged: "rounded" and "exact" are (a) and (b) of exact precision, "budget" allows
-    ``budget`` ULPs of the loss and of the gradient.
+    ``budget`` ULPs of the loss and of the gradient. ``layout`` is how arrays are to lie in memory, ``again`` whether
+    the gradient is to be asked for a second time.
     """
 
     id: str
@@ -154,6 +167,8 @@ class Case:
     loss: Exact | None = None
     gradient: Exact | None = None
     error: ExpectedError | None = None
+    layout: str | None = None
+    again: bool = False
 
     def request(self) -> dict[str, Any]:
         """Return the call as a worker gets it."""
@@ -164,6 +179,8 @@ class Case:
             "targets": self.targets.to_wire(),
             "arguments": {name: _argument_to_wire(value) for name, value in self.arguments.items()},
             "upstream": None if self.upstream is None else self.upstream.to_wire(),
+            **({"layout": self.layout} if self.layout else {}),
+            **({"again": True} if self.again else {}),
         }
 
     @classmethod
@@ -204,6 +221,8 @@ class Case:
             None if error else Exact.from_json(expected["loss"]),
             None if error else Exact.from_json(expected["gradient"]),
             ExpectedError(error["type"], tuple(error["contains"])) if error else None,
+            case.get("layout"),
+            case.get("again", False),
         )
 
 

@@ -79,10 +79,19 @@ def sigmoid() -> Iterator[Draft]:
         spec = Sigmoid(inputs="probs", reduction="none", **fields)
         yield draft(f"probs-certain-{end}", spec, [0, 1, 0, 1], [0.0, 1, 1, 0], dtype, note="0, and infinite losses")
         spec = Sigmoid(inputs="log_probs", reduction="none", **fields)
+        near, far = [-(2.0**-20), -(2.0**-10), -0.75, -0.5], [-20, -40, -60, -8]
+        flags = ("ConfidentTarget",)
+        note = "log(1 - p) from the side that keeps its digits"
+        yield draft(f"log_probs-near-0-{end}", spec, near, [0.0] * 4, dtype, flags=flags, note=note)
+        yield draft(f"log_probs-far-{end}", spec, far, [0.0] * 4, dtype, flags=flags, note=note)
         yield draft(f"log_probs-certain-{end}", spec, [0, -INF, 0], [1.0, 0, 0], dtype)
         spec = Sigmoid(inputs="probs", reduction="none", clip=1e-7, **fields)
         flags = ("ProbabilityClip",)
         yield draft(f"probs-below-the-clip-{end}", spec, [1e-9, 0, 0.5], [1.0, 1, 1], dtype, flags=flags)
+    for end, dtype, fields in across(("float64", "native")):
+        spec = Sigmoid(inputs="log_probs", reduction="none", **fields)
+        x = [-(2.0**-40), -(2.0**-20), -0.75, -0.5, -40, -200]
+        yield draft(f"log_probs-extremes-{end}", spec, x, [0.0] * 6, dtype, flags=("ConfidentTarget",))
     for e in (0.1, 0.5, 1.0):
         yield draft(f"smoothing-{e}-float32-native", Sigmoid(label_smoothing=e), Z, floats(B))
     error = ("ValueError", "targets")
@@ -134,6 +143,11 @@ def sample_weight() -> Iterator[Draft]:
         yield draft(f"scalar-{end}", spec, Z, T, dtype, flags=("UnbroadcastSum",), sample_weight=2)
         yield draft(f"soft-{end}", spec, Z, Y, dtype, sample_weight=S)
         yield draft(f"integers-{end}", spec, Z, T, dtype, sample_weight=TypedArray.of([1, 2, 0, 3], "int32"))
+        spec = Softmax(class_weight=(0.5, 1.5, 2.9), **fields)
+        note, flags = "integers that fractions are cast to are 0, 1 and 2", ("SampleTimesClassWeight", "IntegerWeights")
+        whole = TypedArray.of([1, 2, 0, 3], "int32")
+        yield draft(f"integers-times-fractions-{end}", spec, Z, T, dtype, note=note, flags=flags, sample_weight=whole)
+        spec = Softmax(**fields)
         inexact = TypedArray.of([0.1, 0.2, 0.7, 1.3], "float64")
         yield draft(f"float64-{end}", spec, Z, T, dtype, sample_weight=inexact)
         spec = Softmax(axis=-1, **fields)

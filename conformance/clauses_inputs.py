@@ -91,6 +91,12 @@ def _no_probabilities(end: str, dtype: str, fields: dict[str, Any]) -> Iterator[
             name = f"no-probs-clip-{clip}-renormalize-{renormalize}"
             yield draft(f"{name}-index-{end}", spec, sums, [0, 0, 1, 0, 2, 0, 1], dtype, flags=flags, upstream=up[:7])
             yield draft(f"{name}-soft-{end}", spec, sums, t, dtype, flags=flags, upstream=up[:7])
+            lost = [[-INF, 0.5, 0.25], [0.5, 0.25, 0.25]]
+            halves = [[0, 0.5, 0.5], [0.5, 0.5, 0]]
+            yield draft(f"{name}-minus-infinite-{end}", spec, lost, halves, dtype, flags=flags)
+            dead: list[Any] = [[0, 0, 0], [NAN, 0.5, 0.5], [INF, 1, 0], [1, -1, 0], [0.25, 0.25, 0.5]]
+            none: list[Any] = [[0, 0, 0]] * 4 + [[1, 1, 1]]
+            yield draft(f"{name}-no-target-{end}", spec, dead, none, dtype, flags=("AllZeroTargets",))
     spec = Softmax(inputs="probs", renormalize="after", clip=0, reduction="none", **fields)
     yield draft(f"no-probs-clip-0-renormalize-after-{end}", spec, sums[:5], t[:5], dtype, flags=flags)
     spec = Softmax(inputs="log_probs", reduction="none", **fields)
@@ -236,6 +242,11 @@ def numbers() -> Iterator[Draft]:
         exact = Softmax(inputs="log_probs", reduction="none", precision="exact", class_weight=weights)
         flags = ("HalfDoubleRounding",)
         yield draft(f"double-rounding-{dtype}", exact, [[-1.0, -1], [-1, -1]], [0, 1], dtype, flags=flags)
+        weights = [1 + 3 * 2.0**-bits - 2.0**-22 + 2.0**-40, 1 + 2.0**-bits + 2.0**-22 - 2.0**-40]
+        exact = Softmax(inputs="log_probs", reduction="none", precision="exact", class_weight=weights)
+        note = "two of float32's numbers beside the tie"
+        z = [[-1.0, -1], [-1, -1]]
+        yield draft(f"double-rounding-beside-a-tie-{dtype}", exact, z, [0, 1], dtype, flags=flags, note=note)
     spec = Softmax(class_weight=W, reduction="none")
     note = "as TensorFlow's bfloat16 kernels, which compute in bfloat16, do not"
     yield draft("bfloat16-inside", spec, Z, HOT, "bfloat16", upstream=S, note=note)

@@ -54,6 +54,9 @@ def targets() -> Iterator[Draft]:
         yield draft(f"no-row-soft-{end}", spec, np.zeros((0, 3)), np.zeros((0, 3)), dtype, flags=("EmptyBatch",))
     many = np.zeros((1, 260))
     many[0, 257], many[0, 256] = 2.0, -1.0
+    wide = np.arange(2050)[None] % 2 - 0.5
+    note = "C = 2050; float16 makes 2048 of it"
+    yield draft("label-2049-float32", Softmax(), wide, [2049], flags=("LabelThroughFloat",), note=note)
     yield draft("label-257-bfloat16", Softmax(), many, [257], "bfloat16", flags=("LabelThroughFloat",), note="C = 260")
     spec = Softmax(reduction="mean_over_positions")
     wrapped = ("WrappedIndex",)

@@ -55,6 +55,8 @@ class Draft:
     note: str | None
     source: str | None
     published: dict[str, Any] = field(default_factory=dict)
+    layout: str | None = None
+    again: bool = False
 
 
 def draft(
@@ -71,6 +73,8 @@ def draft(
     note: str | None = None,
     source: str | None = None,
     published: dict[str, Any] | None = None,
+    layout: str | None = None,
+    again: bool = False,
     **arguments: Any,
 ) -> Draft:
     """Return a draft; logits, distributions and upstream take ``dtype``, indices int64, weights float32."""
@@ -88,6 +92,8 @@ def draft(
         note,
         source,
         published or {},
+        layout,
+        again,
     )
 
 
@@ -142,6 +148,8 @@ def complete(clause: str, each: Draft) -> dict[str, Any]:
         "targets": each.targets.to_json(),
         "arguments": {name: _argument_to_json(value) for name, value in each.arguments.items()},
         "upstream": None if each.upstream is None else each.upstream.to_json(),
+        **({"layout": each.layout} if each.layout else {}),
+        **({"again": True} if each.again else {}),
     }
     if not isinstance(each.spec, Spec):
         _check_spec_is_refused(case["id"], spec)

@@ -16,6 +16,7 @@ from typing import IO, Any
 from classweight import from_dict
 
 from .backends import Backend, NotRun, make_backend
+from .layouts import NoSuchMemory
 from .replies import PROTOCOL
 
 
@@ -25,11 +26,15 @@ def answer(backend: Backend, request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         logits, targets, upstream = (_decode(backend, request[name]) for name in ("logits", "targets", "upstream"))
         arguments = {name: _decode(backend, value) for name, value in request["arguments"].items()}
-    except NotRun as reason:
+        if layout := request.get("layout"):
+            logits = backend.glue.lay(logits, layout)
+            if layout != "far":  # logits alone are that large
+                targets, upstream = (x if x is None else backend.glue.lay(x, layout) for x in (targets, upstream))
+    except (NotRun, NoSuchMemory) as reason:
         return {**reply, "not_run": str(reason)}
     try:
         spec = from_dict(request["spec"])
-        loss, gradient = backend.glue.run(spec, logits, targets, arguments, upstream)
+        loss, gradient = backend.glue.run(spec, logits, targets, arguments, upstream, request.get("again", False))
         return {**reply, "loss": _encode(backend, loss), "gradient": _encode(backend, gradient)}
     except NotRun as reason:
         return {**reply, "not_run": str(reason)}

@@ -81,7 +81,8 @@ class TorchArrays:
         return _beside(torch.ones(shape, dtype=self.wide, device=like.device), like)
 
     def sum(self, x: Tensor, axis: int | None = None) -> Tensor:
-        return x.sum() if axis is None else x.sum(axis, keepdim=True)
+        # The order in which a row is added up, and with it the last bits, would be that of its memory.
+        return x.sum() if axis is None else x.contiguous().sum(axis, keepdim=True)
 
     def any(self, x: Tensor, axis: int) -> Tensor:
         return x.any(axis, keepdim=True)

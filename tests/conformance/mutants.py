@@ -11,29 +11,44 @@ import numpy as np
 
 import classweight.adapters.numpy as cwn
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.conformance.backends import Backend, NumPy
+from classweight.conformance.backends import Backend, make_backend
 
 Result = tuple[Any, Any]
 Function = Callable[..., Result]
 
-MUTANTS: dict[str, Function] = {}
-"""By the name of the flag or the clause whose cases must catch it."""
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mutant:
+    """A wrong loss, the flags and clauses each of which must catch it, and the backend that it is made of."""
+
+    loss: Function
+    caught_by: tuple[str, ...]
+    backend: str = "numpy"
+
+    def make(self) -> Backend:
+        """Return it as a backend."""
+        made = make_backend(self.backend)
+        made.glue.loss = self.loss
+        return made
 
 
-def catches(*names: str) -> Callable[[Function], Function]:
+MUTANTS: dict[str, Mutant] = {}
+
+
+def catches(*names: str, backend: str = "numpy", name: str | None = None) -> Callable[[Function], Function]:
+    """Register a wrong loss by its name."""
+
     def register(function: Function) -> Function:
-        for name in names:
-            assert name not in MUTANTS
-            MUTANTS[name] = function
+        known = name or function.__name__
+        assert known not in MUTANTS
+        MUTANTS[known] = Mutant(function, names, backend)
         return function
 
     return register
 
 
 def backend(function: Function) -> Backend:
-    glue = NumPy("")
-    glue.loss = function
-    return Backend("mutant", glue, {})
+    return Mutant(function, ()).make()
 
 
 def right(spec: Any, logits: Any, targets: Any, **arguments: Any) -> Result:
@@ -73,8 +88,8 @@ def naive_where_it_fits(shift: bool) -> Function:
     return function
 
 
-catches("ConfidentTarget")(naive_where_it_fits(shift=True))
-catches("CommonOffset")(naive_where_it_fits(shift=False))
+catches("ConfidentTarget", name="log_of_softmax_and_p_minus_1")(naive_where_it_fits(shift=True))
+catches("CommonOffset", name="softmax_without_the_largest_taken_off")(naive_where_it_fits(shift=False))
 
 
 @catches("reduction")

@@ -11,8 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy, from_dict
+
+from ..calls import random_call
 
 SPECS = [
     SoftmaxCrossEntropy(),
@@ -155,3 +159,28 @@ def test_a_bad_binary_field_is_refused_in_one_sentence(
 def test_a_foreign_description_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         from_dict(SoftmaxCrossEntropy().to_dict() | change)
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=20))
+def test_any_spec_survives_json(seeds: list[int]) -> None:
+    for seed in seeds:
+        spec = random_call(seed).spec
+        copy = from_dict(json.loads(json.dumps(spec.to_dict())))
+        assert (copy, copy.fingerprint()) == (spec, spec.fingerprint())
+
+
+def test_fingerprints_of_many_specs_are_those_of_another_process() -> None:
+    specs = [random_call(seed).spec for seed in range(50)]
+    code = """import json, sys
+from classweight import from_dict
+for x in json.load(sys.stdin):
+    print(from_dict(x).fingerprint())"""
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        input=json.dumps([spec.to_dict() for spec in specs]),
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "7"},
+    )
+    assert run.stdout.split() == [spec.fingerprint() for spec in specs]

@@ -1,0 +1,18 @@
+"""The laws on Keras on its backend."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+
+import pytest
+
+from .laws import BUT_BITS, Law, Library, holds
+
+library = lru_cache(Library)
+
+
+@pytest.mark.parametrize("backend", [f"keras:{os.environ.get('KERAS_BACKEND', 'tensorflow')}"])
+@pytest.mark.parametrize("law", BUT_BITS, ids=lambda law: law.__name__)
+def test_a_law_holds(law: Law, backend: str) -> None:
+    holds(law, library(backend), examples=6)
