@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
 import classweight.adapters.torch as cwt
@@ -123,7 +124,7 @@ def run(rank: int, store: str) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / "store")
-        torch.multiprocessing.start_processes(run, (store,), nprocs=4, start_method="fork")
+        start_processes(run, (store,), nprocs=4, start_method="fork")
 
 
 if __name__ == "__main__":

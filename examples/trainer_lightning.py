@@ -34,7 +34,7 @@ class Classifier(lightning.LightningModule):
         self.network = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 3))
         self.size, self.automatic_optimization = size, False
 
-    def training_step(self, batch: list[Tensor], index: int) -> None:
+    def training_step(self, batch: list[Tensor], index: int) -> Tensor | None:
         denominator = distributed.denominator(SPEC, batch[1])
         optimizer: Any = self.optimizers()
         total = torch.zeros(())
@@ -45,6 +45,7 @@ class Classifier(lightning.LightningModule):
         optimizer.step()
         optimizer.zero_grad()
         self.log("loss", total, sync_dist=True)
+        return None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.5)

@@ -35,7 +35,7 @@ class WeightedTrainer(Trainer):
     spec: SoftmaxCrossEntropy
     loss_is_scaled_for_ga = True
 
-    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Tensor]:
+    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Tensor | None]:
         batches, _ = super().get_batch_samples(*arguments)
         labels, weights = zip(*map(targets, batches), strict=True)
         return batches, distributed.denominator(self.spec, labels, None if weights[0] is None else weights)
@@ -54,9 +54,9 @@ class WeightedTrainer(Trainer):
 class CountingTrainer(WeightedTrainer):
     """Divides them by the number of labels, as the trainer counts them."""
 
-    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Tensor]:
+    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Tensor | None]:
         batches, _ = super().get_batch_samples(*arguments)
-        count = sum(targets(batch)[0].ne(-100).sum() for batch in batches)
+        count = torch.stack([targets(batch)[0].ne(-100).sum() for batch in batches]).sum()
         if dist.is_initialized():
             dist.all_reduce(count)
             count = count / dist.get_world_size()
@@ -68,7 +68,7 @@ class PlainTrainer(WeightedTrainer):
 
     loss_is_scaled_for_ga = False
 
-    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], None]:
+    def get_batch_samples(self, *arguments: Any) -> tuple[list[Any], Tensor | None]:
         return super().get_batch_samples(*arguments)[0], None
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from ...call import Call, check_targets
+from ...call import Call
 from ...compute import cpu as kernels
 from ...lowering import changed, magnitudes, unless_empty
 from . import cpu, route, threads
@@ -229,11 +229,8 @@ def evaluate(
 
 def _rows_of(given: Arguments) -> Call:
     """Return the checked call on NumPy's arrays, positions being one axis and the denominator known."""
-    spec, z, validate, *others = given
-    call = kernels.prepare(spec, cpu.memory(z), *map(cpu.on_host, others), check_values=validate is not False)
-    if call.checked:
-        check_targets(kernels.host, call)
-    denominator = kernels.denominator(call) if spec.reduction.startswith("mean") else None
+    call, z = cpu.checked(given), given.logits
+    denominator = kernels.denominator(call) if call.spec.reduction.startswith("mean") else None
     n, classes = math.prod(z.shape[:-1]), z.shape[-1]
 
     def flat(x: Any) -> Any:

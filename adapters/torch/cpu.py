@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...call import Call
+from ...call import Call, check_targets
 from ...compute import cpu
 from ...compute.cpu import Memory
 from ...errors import refuse
@@ -90,11 +90,19 @@ def loss(given: Arguments, dtype: torch.dtype, inplace: bool = False) -> Tensor:
     return evaluate(z, given, dtype, None)
 
 
-def denominator(given: Arguments) -> float:
-    """Return the denominator of a call that `is_fused`, 1 if it has none."""
+def checked(given: Arguments) -> Call:
+    """Return a call that `is_fused` on NumPy's arrays; a kernel looks at targets itself, here all are looked at."""
     spec, z, validate, *others = given
     call = cpu.prepare(spec, memory(z), *map(on_host, others), check_values=validate is not False)
-    return cpu.denominator(call)
+    if call.checked:
+        check_targets(cpu.host, call)
+    return call
+
+
+@np.errstate(all="ignore")
+def denominator(given: Arguments) -> float:
+    """Return the denominator of a call that `is_fused`, 1 if it has none."""
+    return cpu.denominator(checked(given))
 
 
 class Fused(torch.autograd.Function):

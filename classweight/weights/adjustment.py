@@ -75,8 +75,8 @@ def adjust_logits(logits: Logits, offsets: npt.ArrayLike, *, axis: int = -1) -> 
 
     Raises
     ------
-    ValueError
-        Another number of offsets than the axis is long.
+    ValueError, TypeError
+        Another number of offsets than the axis is long; logits that are no array, or of another type.
 
     Examples
     --------
@@ -85,6 +85,9 @@ def adjust_logits(logits: Logits, offsets: npt.ArrayLike, *, axis: int = -1) -> 
     array([[-0.5, -1. ]], dtype=float32)
     """
     x: Any = logits
+    if not hasattr(x, "ndim") or "float" not in str(getattr(x, "dtype", "")):
+        got = getattr(x, "dtype", type(x).__name__)
+        refuse("logits", "be an array or a tensor of a floating type", got, error=TypeError)
     if not -x.ndim <= _integer("axis", axis, "be an int") < x.ndim:
         refuse("axis", f"be an axis of the logits, whose shape is {tuple(x.shape)}", axis)
     given = _labels.to_host(offsets, "offsets")

@@ -12,6 +12,7 @@ from .names import BITS, Valid, Y
 
 COUNTS = [3, 1, 2]
 KEYS = frozenset({"loss", "version"})  # of a description
+READING = frozenset({"class_names", "num_classes", "one_hot"})  # what is handed on to `class_weights`
 CALLS = {
     "ClassCounts": Valid(ClassCounts, {"num_classes": 2, "class_names": ["a", "b"]}),
     "ClassCounts.update": Valid(ClassCounts(3).update, {"labels": Y}, frozenset({"class_names"})),
@@ -21,6 +22,7 @@ CALLS = {
     "ClassWeights.as_dict": Valid(classweight.class_weights(Y).as_dict, {}),
     "SigmoidCrossEntropy": Valid(SigmoidCrossEntropy, {}),
     "SoftmaxCrossEntropy": Valid(SoftmaxCrossEntropy, {}),
+    "adjust_logits": Valid(classweight.adjust_logits, {"logits": Z, "offsets": [0.0, 1, 2]}),
     "class_weights": Valid(classweight.class_weights, {"labels": Y}),
     "class_weights-counts": Valid(classweight.class_weights, {"counts": COUNTS}),
     "compare": Valid(classweight.compare, {"logits": Z, "targets": Y}),
@@ -30,6 +32,8 @@ CALLS = {
     ),
     "from_dict": Valid(classweight.from_dict, {"description": SoftmaxCrossEntropy().to_dict()}, KEYS),
     "identify": Valid(classweight.identify, {"loss": 0.5, "logits": Z, "targets": Y}),
+    "logit_offsets": Valid(classweight.logit_offsets, {"labels": Y}, READING),
+    "logit_offsets-counts": Valid(classweight.logit_offsets, {"counts": COUNTS}, READING),
     "sample_weights": Valid(classweight.sample_weights, {"targets": Y, "class_weight": [1.0, 2, 5]}),
     "sample_weights-rows": Valid(classweight.sample_weights, {"targets": BITS, "class_weight": [1.0, 2, 5]}),
     "sampler_weights": Valid(classweight.sampler_weights, {"labels": Y}),
