@@ -39,7 +39,7 @@ def test_the_page_is_of_the_form_that_the_command_writes() -> None:
 
 def test_the_page_has_the_backends_of_the_session_and_clauses_that_exist() -> None:
     session = (ROOT / "noxfile.py").read_text()
-    assert len(columns(PAGE)) == 11
+    assert len(columns(PAGE)) == 12
     assert all(f'"{name}"' in session for name in columns(PAGE))
     table = BLOCK.search(PAGE)[1]  # type: ignore[index]
     clauses = [line.split()[0] for line in table.partition("loss passed")[0].splitlines()[3:]]
