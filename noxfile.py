@@ -178,6 +178,8 @@ def lint(session: nox.Session) -> None:
     session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), "--package", "classweight")
     scripts = [str(path) for folder in ("examples", "docs") for path in sorted((ROOT / folder).glob("*.py"))]
     session.run("mypy", "--config-file", str(ROOT / "pyproject.toml"), *scripts)
+    session.chdir(ROOT)
+    session.run("basedpyright", "--pythonpath", str(Path(session.bin) / "python"))
 
 
 @nox.session(requires=["package"])

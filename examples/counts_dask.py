@@ -7,9 +7,9 @@ workers is a `ClassCounts`: a few numbers. Here the partitions are drawn at rand
 
 from __future__ import annotations
 
-import dask
 import dask.bag
 import numpy as np
+from dask.delayed import delayed
 
 from classweight import ClassCounts, class_weights
 
@@ -17,7 +17,7 @@ NAMES = ("background", "road", "car", "cyclist")
 SHARES = (0.9, 0.09, 0.0099, 0.0001)
 
 
-@dask.delayed
+@delayed
 def load(partition: int) -> np.ndarray:
     generator = np.random.default_rng(partition)
     return generator.choice(len(NAMES), 500_000, p=SHARES)

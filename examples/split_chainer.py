@@ -38,6 +38,7 @@ def trained(rows: list[int], exact: bool) -> list[Any]:
     optimizer = chainer.optimizers.SGD(0.1).setup(network)
     ends = np.cumsum(rows)[:-1]
     parts = list(zip(np.split(X, ends), np.split(Y, ends), strict=True))
+    total = np.float32(0)
     for _ in range(STEPS):
         whole = sum(denominator(y) for _, y in parts) if exact else None
         network.cleargrads()

@@ -73,8 +73,7 @@ def by_loop(strategy: Any, exact: bool = True) -> list[Any]:
         return strategy.reduce("sum", strategy.run(step, (x, y)), axis=None)
 
     batches = strategy.experimental_distribute_dataset(dataset())
-    for x, y in batches:
-        loss = update(x, y)
+    loss = [update(x, y) for x, y in batches][-1]
     return [loss, *network.get_weights()]
 
 

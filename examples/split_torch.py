@@ -60,6 +60,7 @@ def mean(model: Any, x: Tensor, y: Tensor, denominator: Tensor) -> Tensor:
 def train(model: Any, parts: Sequence[tuple[Tensor, Tensor]], group: Any, compute: Any) -> list[Tensor]:
     """Return the loss of the last step, and the parameters after it."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    total = torch.zeros(())
     for _ in range(STEPS):
         denominator = distributed.denominator(SPEC, [y for _, y in parts], group=group)
         total = torch.zeros(())
@@ -73,7 +74,7 @@ def train(model: Any, parts: Sequence[tuple[Tensor, Tensor]], group: Any, comput
         optimizer.zero_grad()
     dist.all_reduce(total, group=group)
     parameters = [p.full_tensor() if isinstance(p, DTensor) else p for p in model.parameters()]
-    return [total / dist.get_world_size(group), *parameters]
+    return [total.div(dist.get_world_size(group)), *parameters]
 
 
 def ulps(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

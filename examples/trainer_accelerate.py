@@ -40,6 +40,7 @@ def train(size: int, exact: bool, file: str) -> None:
     accelerator = Accelerator(cpu=True)
     accelerator.gradient_accumulation_steps = steps = ROWS // size // accelerator.num_processes
     model, optimizer, loader = accelerator.prepare(model, optimizer, DataLoader(data(), size))
+    total = torch.zeros(())
     for _ in range(STEPS):
         batches = list(loader)  # of one update
         _, tags, weights = zip(*batches, strict=True)
