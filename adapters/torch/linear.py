@@ -104,8 +104,9 @@ def linear_loss_parts(
     As `loss_parts`, of the logits that `linear_loss` does not make. Parameters are those of `linear_loss`.
     """
     layer, given = _given(spec, hidden, weight, bias, validate, targets, sample_weight, class_weight, mask)
-    denominator = route.denominator(given)
-    return _loss(layer, given._replace(spec=route.summed_spec(given.spec)), torch.float64), denominator
+    denominator = route.denominator(given)  # which looks at targets and weights
+    given = given._replace(spec=route.summed_spec(given.spec), validate=False)
+    return _loss(layer, given, torch.float64), denominator
 
 
 class LinearLoss(torch.nn.Linear):
