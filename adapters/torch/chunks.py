@@ -9,7 +9,9 @@ backward scales them; those of single losses, and in exact precision of another 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +22,10 @@ from torch.nn.functional import linear
 from ...call import Call
 from ...compute import cpu as kernels
 from ...lowering import changed, magnitudes, unless_empty
-from . import cpu, route, threads
-from .arrays import HALF, TENSORS, is_dense, is_once, kept, mode_of, round_once, xp
+from . import cpu, route, shards, tensor_rows, threads
+from .arrays import HALF, TENSORS, is_dense, is_once, is_traced, kept, mode_of, round_once, xp
 from .cpu import Arguments
+from .shards import Share
 
 # Of a chunk's logits, where that is no less than so many rows: fewer do not repay a pass over the weight's gradient.
 CHUNK_BYTES, LEAST_ROWS = 1 << 26, 256
@@ -30,18 +33,21 @@ CHUNK_BYTES, LEAST_ROWS = 1 << 26, 256
 CLASSES, LOOK = 1024, 1 << 20
 
 Wanted = tuple[bool, bool, bool]
+# What makes of a chunk's call its loss, and the gradient to its logits times a factor, if there is one.
+OfChunk = Callable[[Call, Tensor | None], tuple[Tensor, Tensor | None]]
 NOTHING: Wanted = (False, False, False)
 
 _last = kept(lambda spec: changed(spec, axis=-1))
 
 
 class Layer(NamedTuple):
-    """The arguments of a linear layer, and the type that it computes in."""
+    """The arguments of a linear layer, the type that it computes in, and which of all classes it has."""
 
     hidden: Tensor
     weight: Tensor
     bias: Tensor | None
     dtype: torch.dtype
+    share: Share | None = None
 
     def tensors(self) -> list[Tensor]:
         """Return the arguments that there are."""
@@ -49,13 +55,14 @@ class Layer(NamedTuple):
 
     def logits_like(self) -> Tensor:
         """Return what has the logits' shape and type, and no memory."""
-        shape = (*self.hidden.shape[:-1], self.weight.shape[0])
+        classes = self.weight.shape[0] if self.share is None else self.share.classes
+        shape = (*self.hidden.shape[:-1], classes)
         return self.hidden.detach().new_empty((), dtype=self.dtype).expand(shape)
 
     def cast(self) -> Layer:
         """Return the arguments in the type that is computed in."""
         bias = None if self.bias is None else self.bias.to(self.dtype)
-        return Layer(self.hidden.to(self.dtype), self.weight.to(self.dtype), bias, self.dtype)
+        return self._replace(hidden=self.hidden.to(self.dtype), weight=self.weight.to(self.dtype), bias=bias)
 
 
 class Made(NamedTuple):
@@ -83,10 +90,10 @@ def loss(layer: Layer, given: Arguments, dtype: torch.dtype) -> Tensor:
 
 def is_fused(layer: Layer, given: Arguments) -> bool:
     """Whether chunks compute a call: the layer's arguments alone are differentiated, once, in memory of the CPU."""
-    if not cpu.is_fused(given):
+    if not (cpu.is_fused(given) if layer.share is None else cpu.are_plain(given) and not is_traced()):
         return False
     for x in layer.tensors():
-        if type(x) not in TENSORS or not (is_dense(x) and x.is_cpu) or x.is_neg():
+        if type(x) not in TENSORS or not (is_dense(x) and (x.is_cpu or layer.share)) or x.is_neg():
             return False
     # Of single binary losses there are as many as logits.
     return bool(given.spec.reduction != "none" or getattr(given.spec, "average_outputs", True))
@@ -95,10 +102,13 @@ def is_fused(layer: Layer, given: Arguments) -> bool:
 def composite(layer: Layer, given: Arguments, dtype: torch.dtype) -> Tensor:
     """Return the loss by way of the logits; a row without a coefficient reaches no gradient, whatever it holds."""
     with mode_of((*layer.tensors(), *given.tensors())):
-        hidden, weight, bias, _ = layer.cast()
+        hidden, weight, bias, *_ = layer.cast()
         used = ~xp.equal(magnitudes(xp, given.call()), 0)
         hidden = torch.where(used | hidden.isfinite().all(-1, keepdim=True), hidden, 0.0)
-        z = linear(hidden, weight, bias)
+        if layer.share is None:
+            z = linear(hidden, weight, bias)
+        else:
+            z = shards.Joined.of(linear(shards.Spread.of(hidden, layer.share), weight, bias), layer.share)
     return route.value(given._replace(logits=z, validate=False), dtype)
 
 
@@ -123,14 +133,14 @@ class Chunked(torch.autograd.Function):
         ctx.save_for_backward(hidden, weight, bias, *tensors)
         others = [x if y is None else None for x, y in zip(arguments, tensors, strict=True)]
         ctx.given = given.spec, others, isinstance(given.class_weight, tuple | list)
-        ctx.dtype = layer.dtype
+        ctx.dtype, ctx.share = layer.dtype, layer.share
         return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         made, ctx.made = ctx.made, None
         hidden, weight, bias, *tensors = ctx.saved_tensors  # raises if one of them was changed in place since
-        layer, (spec, others, is_pair) = Layer(hidden, weight, bias, ctx.dtype), ctx.given
+        layer, (spec, others, is_pair) = Layer(hidden, weight, bias, ctx.dtype, ctx.share), ctx.given
         once = is_once(upstream)
         if once and made and (upstream.item() == 1 or not rounds_once(spec, layer.dtype)):
             return None, *scaled(layer, made, upstream.item()), None, None
@@ -156,7 +166,7 @@ def composed(layer: Layer, given: Arguments, upstream: Tensor, wanted: Wanted) -
     def composite_of(*inputs: Tensor) -> Tensor:
         rest = iter(inputs)
         hidden, weight, bias = (next(rest) if each else x for x, each in zip(layer[:3], wanted, strict=True))
-        return composite(Layer(hidden, weight, bias, layer.dtype), given, upstream.dtype)  # type: ignore[arg-type]
+        return composite(Layer(hidden, weight, bias, *layer[3:]), given, upstream.dtype)  # type: ignore[arg-type]
 
     if torch.is_grad_enabled():  # create_graph=True
         found = torch.autograd.grad(composite_of(*inputs), inputs, upstream, create_graph=True)
@@ -186,8 +196,11 @@ def evaluate(
     in_parts: bool = True,
 ) -> tuple[Tensor, Made | None]:
     """Return the loss in ``dtype``, and the gradients that are wanted times ``upstream``, or 1."""
+    if layer.share is not None:
+        of_chunk = functools.partial(shards.of_chunk, layer.share)
+        return _evaluate_tensors(layer, given, dtype, wanted, upstream, in_parts, of_chunk)
     with torch.no_grad():
-        hidden, weight, bias, _ = layer.cast()
+        hidden, weight, bias, *_ = layer.cast()
     call, (n, classes) = _rows_of(given), (math.prod(given.logits.shape[:-1]), given.logits.shape[-1])
     hidden, each = hidden.reshape(n, hidden.shape[-1]), call.spec.reduction == "none"
     used, largest = _used(call)
@@ -225,6 +238,60 @@ def evaluate(
     if call.denominator == 0:
         total = float(unless_empty(kernels.host, call.spec.zero_denominator, np.float64(0), call.denominator))
     return round_once(torch.tensor(total, dtype=torch.float64), dtype), made
+
+
+@torch.no_grad()
+def _evaluate_tensors(
+    layer: Layer,
+    given: Arguments,
+    dtype: torch.dtype,
+    wanted: Wanted,
+    upstream: Tensor | None,
+    in_parts: bool,
+    of_chunk: OfChunk,
+) -> tuple[Tensor, Made | None]:
+    """Return the loss in ``dtype``, and the gradients that are wanted times ``upstream``, or 1."""
+    call, share = tensor_rows.rows_of(given), layer.share
+    n, (hidden, weight, bias, *_) = call.shape[0], layer.cast()
+    hidden, each = hidden.reshape(n, hidden.shape[-1]), call.spec.reduction == "none"
+    used, largest = tensor_rows.used_of(call)
+    factor = upstream if upstream is not None else hidden.new_ones((), dtype=torch.float64)
+    made = None
+    if any(wanted):
+        scale = 1.0
+        if layer.dtype in HALF and upstream is None and not rounds_once(call.spec, layer.dtype):
+            scale = _scale(largest)
+            factor = factor * scale
+        made = _none_yet(layer, hidden, wanted, scale, in_parts)
+    classes = max(share.sizes) if share else call.num_classes
+    size = max(LEAST_ROWS, CHUNK_BYTES // (max(classes, 1) * layer.dtype.itemsize))
+    losses = hidden.new_zeros(n if each else (), dtype=torch.float64)
+    if made and not len(used):
+        _clear(made)
+    for first in range(0, len(used), size):
+        some = used[first : first + size]
+        h, slopes = hidden[some], None
+        z = h @ weight.t() if bias is None else torch.addmm(bias, h, weight.t())
+        part = dataclasses.replace(tensor_rows.part_of(call, some), logits=z)
+        if made:
+            slopes = factor.reshape(-1)[some] if factor.ndim else factor
+        value, gradient = of_chunk(part, slopes)
+        if each:
+            losses[some] = value
+        else:
+            losses += value
+        if made and gradient is not None:
+            if made.hidden is not None:
+                product = gradient @ weight
+                if share:
+                    product = share.added(product.to(sum_type(layer.dtype)))
+                made.hidden[some] = product.to(made.hidden.dtype)
+            _add(made._replace(hidden=None), gradient, h, weight, some, first == 0)
+    if each:
+        return round_once(losses, dtype).reshape(given.logits.shape[:-1]), made
+    if call.denominator is not None:
+        losses = unless_empty(xp, call.spec.zero_denominator, losses, call.denominator)
+    return round_once(losses, dtype), made
 
 
 def _rows_of(given: Arguments) -> Call:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ...errors import calling, refuse
 from ...spec import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from . import chunk_operators, chunks, operators, route
+from . import chunk_operators, chunks, dtensors, operators, route, shards
 from .arrays import check_dense
 from .chunks import Layer
 from .cpu import Arguments
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 Spec = SoftmaxCrossEntropy | SigmoidCrossEntropy
 
@@ -30,6 +35,7 @@ def linear_loss(
     mask: Tensor | None = None,
     denominator: Tensor | float | None = None,
     validate: bool | None = None,
+    group: ProcessGroup | None = None,
 ) -> Tensor:
     """Return ``loss(spec, F.linear(hidden, weight, bias), targets, ...)`` without the logits in memory.
 
@@ -82,8 +88,9 @@ def linear_loss(
             [ 0.2888, -0.0777],
             [ 0.0000,  0.0000]])
     """
-    layer, given = _given(spec, hidden, weight, bias, validate, targets, sample_weight, class_weight, mask, denominator)
-    return _loss(layer, given, layer.dtype)
+    given = targets, sample_weight, class_weight, mask, denominator
+    layer, arguments, like = _given(spec, hidden, weight, bias, group, validate, *given)
+    return like(_loss(layer, arguments, layer.dtype))
 
 
 @calling(logits="hidden")
@@ -98,15 +105,17 @@ def linear_loss_parts(
     class_weight: Any = None,
     mask: Tensor | None = None,
     validate: bool | None = None,
+    group: ProcessGroup | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the sum over positions and the denominator of the mean (1 if ``spec`` has none), in float64.
 
     As `loss_parts`, of the logits that `linear_loss` does not make. Parameters are those of `linear_loss`.
     """
-    layer, given = _given(spec, hidden, weight, bias, validate, targets, sample_weight, class_weight, mask)
-    denominator = route.denominator(given)  # which looks at targets and weights
-    given = given._replace(spec=route.summed_spec(given.spec), validate=False)
-    return _loss(layer, given, torch.float64), denominator
+    given = targets, sample_weight, class_weight, mask
+    layer, arguments, like = _given(spec, hidden, weight, bias, group, validate, *given)
+    denominator = route.denominator(arguments)  # which looks at targets and weights
+    arguments = arguments._replace(spec=route.summed_spec(arguments.spec), validate=False)
+    return like(_loss(layer, arguments, torch.float64)), like(denominator)
 
 
 class LinearLoss(torch.nn.Linear):
@@ -140,21 +149,53 @@ class LinearLoss(torch.nn.Linear):
 
 
 def _loss(layer: Layer, given: Arguments, dtype: torch.dtype) -> Tensor:
+    if layer.share is not None:
+        return _shared_loss(layer, given, dtype)  # type: ignore[no-any-return]
     found = None
     if operators.IS_SUPPORTED and torch.compiler.is_dynamo_compiling():
         found = chunk_operators.loss(layer, given, dtype)
     return chunks.loss(layer, given, dtype) if found is None else found
 
 
+_shared_loss: Any = torch.compiler.disable(chunks.loss)  # type: ignore[no-untyped-call]
+
+
 def _given(
-    spec: Spec, hidden: Tensor, weight: Tensor, bias: Tensor | None, validate: bool | None, *others: Any
-) -> tuple[Layer, Arguments]:
-    """Return the layer that fits together, and the loss's arguments."""
+    spec: Spec,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    group: ProcessGroup | None,
+    validate: bool | None,
+    *others: Any,
+) -> tuple[Layer, Arguments, Callable[[Tensor], Tensor]]:
+    """Return the layer that fits together, the loss's arguments, and what makes a loss of the kind of ``hidden``."""
     if not isinstance(spec, SoftmaxCrossEntropy | SigmoidCrossEntropy):
         expected = "be a SoftmaxCrossEntropy or a SigmoidCrossEntropy"
         refuse("spec", expected, type(spec).__name__, error=TypeError)
     if spec.inputs != "logits":
         refuse("inputs", "be 'logits' of a linear layer", repr(spec.inputs))
+    like, share = dtensors.like(None), None
+    if dtensors.is_sharded(weight, 0):
+        if group is not None:
+            refuse("group", "be None where `weight` is a DTensor, which has one", "a process group")
+        like = dtensors.like(hidden)
+        group, hidden, weight, bias, *others = dtensors.local(hidden, weight, bias, *others)  # type: ignore[assignment]
+    if group is not None:
+        share = shards.share_of(group, partial(_described, hidden, weight, bias))
+    dtype = _checked(hidden, weight, bias, has_share=share is not None)
+    layer = Layer(hidden, weight, bias, dtype, share)
+    return layer, Arguments(chunks.of_last_axis(spec), layer.logits_like(), validate, *others), like
+
+
+def _described(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[int, str]:
+    """Return how many classes a layer that fits together has, and what of ``hidden`` must be the same on all ranks."""
+    dtype = _checked(hidden, weight, bias, has_share=True)
+    return weight.shape[0], f"{dtype} of shape {tuple(hidden.shape)}"
+
+
+def _checked(hidden: Tensor, weight: Tensor, bias: Tensor | None, has_share: bool = False) -> torch.dtype:
+    """Return the type that a layer that fits together computes in."""
     for name, x, ndim in (("hidden", hidden, None), ("weight", weight, 2), ("bias", bias, 1)):
         if x is None and name == "bias":
             continue
@@ -168,7 +209,7 @@ def _given(
     (classes, features), device = weight.shape, hidden.device
     if hidden.shape[-1] != features:
         refuse("hidden", f"have a last axis of length {features}, as `weight` has", f"shape {tuple(hidden.shape)}")
-    if not classes:
+    if not classes and not has_share:
         refuse("weight", "have at least one class", f"shape {tuple(weight.shape)}")
     if bias is not None and bias.shape != (classes,):
         refuse("bias", f"have shape ({classes},), one per class", tuple(bias.shape))
@@ -179,5 +220,4 @@ def _given(
             refuse(name, f"be on the device of `hidden`, {device}", x.device)
         if x is not None and x.dtype is not hidden.dtype and not (autocast and x.dtype is not torch.float64):
             refuse(name, f"have the dtype of `hidden`, {hidden.dtype}", x.dtype, error=TypeError)
-    layer = Layer(hidden, weight, bias, dtype)
-    return layer, Arguments(chunks.of_last_axis(spec), layer.logits_like(), validate, *others)
+    return dtype

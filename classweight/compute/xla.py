@@ -61,7 +61,11 @@ class Compiled:
 
 def halves_of(xp: HalvesArrays, call: Call, inside: Any) -> Hard | Dense | Binary:
     """Return the halves of a checked call on logits, computed in ``inside``."""
-    c = lower(xp, call, inside)
+    return halves_of_coefficients(xp, call, lower(xp, call, inside), inside)
+
+
+def halves_of_coefficients(xp: HalvesArrays, call: Call, c: Any, inside: Any) -> Hard | Dense | Binary:
+    """Return the halves of a call whose coefficients are known."""
     if isinstance(c, SigmoidCoefficients):
         return Binary(xp, call, c, inside)
     return (Hard if c.index is not None and c.beta is None else Dense)(xp, call, c, inside)
