@@ -128,7 +128,7 @@ class _Fused(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(z, *saved)
             ctx.share, ctx.call, ctx.composed = share, call, composed
-        return round_once(shards.value_of(halves, losses), dtype)
+        return round_once(halves.value(losses), dtype)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:

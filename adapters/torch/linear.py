@@ -50,6 +50,11 @@ def linear_loss(
     transforms of `torch.func`, forward mode, tensor subclasses, `torch.export` and other devices go by way of all
     logits.
 
+    A layer may be shared out over the processes of a ``group``, as tensor parallelism does: each rank has the weights
+    of some classes, and a few arrays of the size of a chunk of their logits. The loss and the gradient of ``hidden`` are then those of all classes,
+    the same on every rank; do not add the latter up again. All ranks must make the call, and its backward: a few
+    numbers a row are exchanged, and the gradient of ``hidden``. What one rank refuses of the layer, all do.
+
     Parameters
     ----------
     spec : SoftmaxCrossEntropy or SigmoidCrossEntropy
@@ -63,6 +68,11 @@ def linear_loss(
         Class indices, or distributions; for a binary loss of shape (..., C).
     sample_weight, class_weight, mask, denominator, validate
         As in `loss`.
+    group : ProcessGroup, optional
+        Whose ranks have ``weight[first:last]``, and that part of ``bias``: contiguous shares of any sizes, in the order
+        of the ranks. All else is whole and the same on every rank: targets are numbers among all classes, and class
+        weights and distributions have one entry for each of them. A ``weight`` that is a DTensor sharded over its
+        classes, on a mesh of one dimension, has a group of its own; the loss is a DTensor if ``hidden`` is one.
 
     Returns
     -------
@@ -72,7 +82,8 @@ def linear_loss(
     Raises
     ------
     ValueError, TypeError
-        As `loss`; and for layers whose shapes, types or devices do not fit, and a spec of probabilities.
+        As `loss`; and for layers whose shapes, types or devices do not fit, on this rank or on another, and a spec of
+        probabilities.
 
     Examples
     --------
@@ -182,7 +193,7 @@ def _given(
         like = dtensors.like(hidden)
         group, hidden, weight, bias, *others = dtensors.local(hidden, weight, bias, *others)  # type: ignore[assignment]
     if group is not None:
-        share = shards.share_of(group, partial(_described, hidden, weight, bias))
+        share = shards.share_of(group, getattr(hidden, "device", None), partial(_described, hidden, weight, bias))
     dtype = _checked(hidden, weight, bias, has_share=share is not None)
     layer = Layer(hidden, weight, bias, dtype, share)
     return layer, Arguments(chunks.of_last_axis(spec), layer.logits_like(), validate, *others), like

@@ -8,8 +8,9 @@ All else that a loss is given is the same on all ranks, and so is what it refuse
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -56,7 +57,7 @@ class Share(NamedTuple):
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def share_of(group: Any, found: Callable[[], tuple[int, str]]) -> Share:
+def share_of(group: Any, device: Any, found: Callable[[], tuple[int, str]]) -> Share:
     """Return this rank's share, once all ranks have found what they were given to fit.
 
     ``found`` returns the number of this rank's classes, and in words what must be the same of the hidden layer on all
@@ -64,34 +65,46 @@ def share_of(group: Any, found: Callable[[], tuple[int, str]]) -> Share:
     """
     if not (dist.is_available() and isinstance(group, dist.ProcessGroup)):
         refuse("group", "be a process group that this process is a member of", type(group).__name__, error=TypeError)
-    refusal = None
+    refusal, own = None, (-1, "")
     try:
-        own: Any = found()
+        own = found()
     except (ValueError, TypeError) as error:
-        own, refusal = str(error), error
-    everyone: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(everyone, own, group=group)
-    if refusal is not None:
-        raise refusal
-    for rank, other in enumerate(everyone):
-        if isinstance(other, str):
-            refuse("group", "have ranks that all have a layer that fits", f"on rank {rank}: {other}")
-        if other[1] != own[1]:
-            refuse("hidden", f"be the same on all ranks of the group, {own[1]}", other[1], f"on rank {rank}")
-    sizes = tuple(n for n, _ in everyone)
+        refusal, own = error, (-1, str(error))
+    with torch._C._DisableFuncTorch():
+        given = torch.tensor([own[0], zlib.crc32(own[1].encode())], device=device)
+        everyone = given.new_empty(dist.get_world_size(group), 2)
+        dist.all_gather(list(everyone), given, group=group)
+        sizes, words = everyone.t().tolist()
+        if -1 in sizes or len(set(words)) > 1:
+            said: list[Any] = [None] * len(sizes)
+            dist.all_gather_object(said, own, group=group)
+            _refuse(refusal, own, said)
     if not sum(sizes):
         refuse("weight", "have at least one class on one of the ranks", "none")
-    return Share(group, sizes, dist.get_rank(group))
+    return Share(group, tuple(sizes), dist.get_rank(group))
+
+
+def _refuse(refusal: Exception | None, own: tuple[int, str], everyone: list[tuple[int, str]]) -> NoReturn:
+    """Refuse what does not fit on this rank, or else on another."""
+    if refusal is not None:
+        raise refusal
+    for rank, (classes, words) in enumerate(everyone):
+        if classes < 0:
+            refuse("group", "have ranks that all have a layer that fits", f"on rank {rank}: {words}")
+    rank, words = next((rank, words) for rank, (_, words) in enumerate(everyone) if words != own[1])
+    refuse("hidden", f"be the same on all ranks of the group, {own[1]}", words, f"on rank {rank}")
 
 
 class ShardArrays(TorchArrays):
-    """The array functions of a closed form, which adds up over the classes of all ranks; of none, over its own."""
+    """The array functions of a closed form, of whose sums `whole` makes those over the classes of all ranks."""
 
-    def __init__(self, share: Share, is_whole: bool, recomputes_exp: bool) -> None:
-        self.share, self.is_whole, self.recomputes_exp = share, is_whole, recomputes_exp
+    def __init__(self, share: Share, recomputes_exp: bool) -> None:
+        self.share, self.recomputes_exp = share, recomputes_exp
 
-    def _added(self, x: Tensor) -> Tensor:
-        return self.share.added(x) if self.is_whole else x
+    def whole(self, *rows: Tensor) -> list[Tensor]:
+        """Return the sums of what the ranks have, in one exchange."""
+        together = self.share.added(torch.stack([x.to(self.wide) for x in rows]))
+        return [x.to(of_rank.dtype) for x, of_rank in zip(together, rows, strict=True)]
 
     def positions(self, n: int, axis: int, like: Tensor) -> Tensor:
         first, own = self.share.first, self.share.own
@@ -108,10 +121,10 @@ class ShardArrays(TorchArrays):
         return top
 
     def sum_in_type(self, x: Tensor, axis: int) -> Tensor:
-        return self._added(x.sum(axis, keepdim=True).to(self.wide))
+        return x.sum(axis, keepdim=True)
 
     def wide_sum(self, x: Tensor, axis: int) -> Tensor:
-        return self._added(x.sum(axis, keepdim=True, dtype=self.wide))
+        return x.sum(axis, keepdim=True, dtype=self.wide)
 
     def _own(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Return which rows' entries are this rank's, and where they are."""
@@ -120,9 +133,7 @@ class ShardArrays(TorchArrays):
 
     def entries(self, x: Tensor, index: Tensor, axis: int) -> Tensor:
         is_own, index = self._own(index)
-        if not x.shape[axis]:
-            return self._added(x.new_zeros(index.shape))
-        return self._added(torch.where(is_own, x.gather(axis, index), 0.0))
+        return torch.where(is_own, x.gather(axis, index), 0.0) if x.shape[axis] else x.new_zeros(index.shape)
 
     def with_entries(self, x: Tensor, index: Tensor, values: Tensor | None, axis: int) -> Tensor:
         """Return ``x``, which is written over."""
@@ -149,15 +160,8 @@ def halves_of(share: Share, call: Call, recomputes_exp: bool = False) -> Any:
     names = ("pos", "neg") if isinstance(c, SigmoidCoefficients) else ("targets", "column", "row")
     given = {name: getattr(c, name) for name in names}
     c = dataclasses.replace(c, **{name: share.of(x, axis) for name, x in given.items() if x is not None})
-    arrays: Any = ShardArrays(share, not isinstance(c, SigmoidCoefficients), recomputes_exp)
+    arrays: Any = ShardArrays(share, recomputes_exp)
     return xla.halves_of_coefficients(arrays, call, c, inside)
-
-
-def value_of(halves: Any, losses: Tensor) -> Tensor:
-    """Return the wide loss of a closed form's losses."""
-    value: Tensor = halves.value(losses).to(xp.wide)
-    # Binary losses of a class do not depend on the others.
-    return value if halves.xp.is_whole else halves.xp.share.added(value.contiguous())
 
 
 def slopes_of(halves: Any, saved: Any, upstream: Tensor) -> Tensor:
@@ -173,14 +177,14 @@ def of_chunk(share: Share, call: Call, factor: Tensor | None) -> tuple[Tensor, T
     """Return the wide loss of some rows, and the gradient to their logits times ``factor``, if there is one."""
     halves = halves_of(share, call)
     losses, saved = halves.losses()
-    return value_of(halves, losses), None if factor is None else slopes_of(halves, saved, factor)
+    value = halves.value(losses).to(xp.wide)
+    if isinstance(halves, xla.Binary):  # it is that of this rank's classes, which need not know of the others
+        value = share.added(value.contiguous())
+    return value, None if factor is None else slopes_of(halves, saved, factor)
 
 
 class _Linear(torch.autograd.Function):
-    """An operation whose gradient is the operation ``other``, and the other way round."""
-
-    generate_vmap_rule = False
-    other: type[_Linear]
+    """An operation whose gradient is one of these, too."""
 
     @classmethod
     def of(cls, x: Tensor, share: Share) -> Tensor:
