@@ -22,15 +22,18 @@ from torch.nn.functional import linear
 from ...call import Call
 from ...compute import cpu as kernels
 from ...lowering import changed, magnitudes, unless_empty
-from . import cpu, route, shards, tensor_rows, threads
+from . import cpu, products, route, shards, tensor_rows, threads
 from .arrays import HALF, TENSORS, is_dense, is_once, is_traced, kept, mode_of, round_once, xp
 from .cpu import Arguments
 from .shards import Share
 
-# Of a chunk's logits, where that is no less than so many rows: fewer do not repay a pass over the weight's gradient.
-CHUNK_BYTES, LEAST_ROWS = 1 << 26, 256
-# Classes whose gradient is added up in float32 at a time, and logits whose coefficients are looked at.
-CLASSES, LOOK = 1024, 1 << 20
+# Of a chunk's logits, where that is no less than so many rows: fewer do not repay a pass over the weight's gradient,
+# which costs more where it is added up in another type.
+CHUNK_BYTES, HALF_BYTES, LEAST_ROWS = 1 << 26, 1 << 27, 256
+# Of such sums, at a time: the allocator gives back to the system what is as large.
+PART_BYTES = 1 << 26
+# Logits whose coefficients are looked at, at a time.
+LOOK = 1 << 20
 
 Wanted = tuple[bool, bool, bool]
 # What makes of a chunk's call its loss, and the gradient to its logits times a factor, if there is one.
@@ -66,10 +69,10 @@ class Layer(NamedTuple):
 
 
 class Made(NamedTuple):
-    """Gradients times ``scale``, None where they are not wanted; of half types the weight's is in parts of float32."""
+    """Gradients times ``scale``, None where they are not wanted; the weight's is in parts if of another type."""
 
     hidden: Tensor | None
-    weight: Tensor | list[Tensor] | None
+    weight: list[Tensor] | None
     bias: Tensor | None
     scale: float
 
@@ -176,11 +179,6 @@ def composed(layer: Layer, given: Arguments, upstream: Tensor, wanted: Wanted) -
     return tuple(next(rest) if each else None for each in wanted)
 
 
-def sum_type(dtype: torch.dtype) -> torch.dtype:
-    """Return the type that gradients of the weight and the bias are added up in."""
-    return torch.float32 if dtype in HALF else dtype
-
-
 def rounds_once(spec: Any, dtype: torch.dtype) -> bool:
     """Whether what is upstream must be part of a gradient's one rounding."""
     return bool(spec.precision == "exact" and dtype is not torch.float64)
@@ -204,26 +202,23 @@ def evaluate(
     call, (n, classes) = _rows_of(given), (math.prod(given.logits.shape[:-1]), given.logits.shape[-1])
     hidden, each = hidden.reshape(n, hidden.shape[-1]), call.spec.reduction == "none"
     used, largest = _used(call)
-    made = None
+    made, size = None, _rows_at_once(len(used), layer)
     factor: Any = None if upstream is None else upstream.double().numpy(force=True)
     if any(wanted):
         scale = 1.0
         if layer.dtype in HALF and upstream is None and not rounds_once(call.spec, layer.dtype):
             factor = scale = _scale(largest / abs(call.denominator or 1.0))
-        made = _none_yet(layer, hidden, wanted, scale, in_parts)
-    size = min(max(LEAST_ROWS, CHUNK_BYTES // (classes * layer.dtype.itemsize)), len(used))
-    memory = cpu.memory_like(torch.empty(size, classes, dtype=layer.dtype))
+        made = _none_yet(layer, hidden, wanted, scale, in_parts, size < len(used))
+    memory = torch.empty(size, classes, dtype=layer.dtype)
     losses, total = np.zeros(n), 0.0
     if made and not len(used):
-        _clear(made)
+        for sums in made.weight or ():
+            sums.zero_()
     for first in range(0, len(used), size or 1):
         rows = used[first : first + size]
         z, part = memory[: len(rows)], _part(call, rows)
         h = hidden[rows.start : rows.stop] if isinstance(rows, range) else hidden[torch.from_numpy(rows)]
-        if bias is None:
-            torch.mm(h, weight.t(), out=z)
-        else:
-            torch.addmm(bias, h, weight.t(), out=z)
+        products.logits(h, weight, bias, z)
         slopes = factor if not np.ndim(factor) else factor.reshape(-1, 1)[_index(rows)]
         place = cpu.memory(z)
         value = kernels.evaluate(part, place, place if made else None, slopes, threads.team())
@@ -256,22 +251,21 @@ def _evaluate_tensors(
     hidden, each = hidden.reshape(n, hidden.shape[-1]), call.spec.reduction == "none"
     used, largest = tensor_rows.used_of(call)
     factor = upstream if upstream is not None else hidden.new_ones((), dtype=torch.float64)
-    made = None
+    made, size = None, _rows_at_once(len(used), layer)
     if any(wanted):
         scale = 1.0
         if layer.dtype in HALF and upstream is None and not rounds_once(call.spec, layer.dtype):
             scale = _scale(largest)
             factor = factor * scale
-        made = _none_yet(layer, hidden, wanted, scale, in_parts)
-    classes = max(share.sizes) if share else call.num_classes
-    size = max(LEAST_ROWS, CHUNK_BYTES // (max(classes, 1) * layer.dtype.itemsize))
+        made = _none_yet(layer, hidden, wanted, scale, in_parts, size < len(used))
     losses = hidden.new_zeros(n if each else (), dtype=torch.float64)
     if made and not len(used):
-        _clear(made)
-    for first in range(0, len(used), size):
+        for sums in made.weight or ():
+            sums.zero_()
+    for first in range(0, len(used), size or 1):
         some = used[first : first + size]
-        h, slopes = hidden[some], None
-        z = h @ weight.t() if bias is None else torch.addmm(bias, h, weight.t())
+        h, slopes, z = hidden[some], None, hidden.new_empty(len(some), len(weight))
+        products.logits(h, weight, bias, z)
         part = dataclasses.replace(tensor_rows.part_of(call, some), logits=z)
         if made:
             slopes = factor.reshape(-1)[some] if factor.ndim else factor
@@ -282,9 +276,9 @@ def _evaluate_tensors(
             losses += value
         if made and gradient is not None:
             if made.hidden is not None:
-                product = gradient @ weight
+                product = products.of_hidden(gradient, weight)
                 if share:
-                    product = share.added(product.to(sum_type(layer.dtype)))
+                    product = share.added(product.to(products.sum_type(layer.dtype)))
                 made.hidden[some] = product.to(made.hidden.dtype)
             _add(made._replace(hidden=None), gradient, h, weight, some, first == 0)
     if each:
@@ -355,6 +349,17 @@ def _used(call: Call) -> tuple[Any, float]:
     return range(n) if used.all() else used.nonzero()[0], float(np.fmax.reduce(sums, initial=0.0))
 
 
+def _rows_at_once(n: int, layer: Layer) -> int:
+    """Return the rows of a chunk; all but the last, which may be shorter, have as many."""
+    classes, features = layer.weight.shape
+    most = (HALF_BYTES if layer.dtype in HALF else CHUNK_BYTES) // ((classes or 1) * layer.dtype.itemsize)
+    if layer.share is not None:  # the same on all ranks, of arrays of a wider type
+        most = CHUNK_BYTES // (max(layer.share.sizes) * 4)
+    elif layer.dtype is torch.bfloat16 and n <= most + features:
+        return n  # whose logits take no more than the sums over several chunks
+    return -(-n // -(-n // max(LEAST_ROWS, most))) if n else 0
+
+
 def _scale(largest: float) -> float:
     """Return the power of 2 that brings a half type's gradients, which a mean made small, among its normal numbers.
 
@@ -363,53 +368,35 @@ def _scale(largest: float) -> float:
     return math.ldexp(1.0, 6 - math.frexp(largest)[1]) if 0 < largest < math.inf else 1.0
 
 
-def _none_yet(layer: Layer, hidden: Tensor, wanted: Wanted, scale: float, in_parts: bool) -> Made:
+def _none_yet(layer: Layer, hidden: Tensor, wanted: Wanted, scale: float, in_parts: bool, is_cut: bool) -> Made:
     """Return the memory of gradients."""
-    of_hidden = of_bias = None
-    of_weight: Tensor | list[Tensor] | None = None
-    inside = sum_type(layer.dtype)
+    of_hidden = of_weight = of_bias = None
+    (classes, features), inside = layer.weight.shape, products.sum_type(layer.dtype)
     if wanted[0]:
         of_hidden = torch.zeros_like(hidden)
     if wanted[1]:
-        shape = layer.weight.shape
-        if layer.dtype not in HALF or layer.weight.dtype is inside or not in_parts:
-            of_weight = cpu.memory_like(torch.empty(shape, dtype=inside))
-        else:  # in parts, that give way to the rounded ones
-            of_weight = [torch.empty(len(part), shape[1]) for part in _parts(layer.weight)]
+        own = layer.weight.dtype
+        if in_parts and layer.dtype is own is torch.bfloat16 and not is_cut:
+            inside = own
+        step = classes if inside is own or not in_parts else max(1, PART_BYTES // (inside.itemsize * (features or 1)))
+        sizes = [min(step, classes - first) for first in range(0, classes or 1, step or 1)]
+        of_weight = [cpu.memory_like(torch.empty(size, features, dtype=inside)) for size in sizes]
     if wanted[2]:
-        of_bias = torch.zeros(layer.weight.shape[0], dtype=inside)
+        of_bias = torch.zeros(classes, dtype=products.sum_type(layer.dtype))
     return Made(of_hidden, of_weight, of_bias, scale)
 
 
 def _add(made: Made, z: Tensor, h: Tensor, weight: Tensor, rows: Any, first: bool) -> None:
     """Add what a chunk's gradient ``z`` makes of its rows of the hidden layer and of the weight."""
     if made.hidden is not None:
-        if isinstance(rows, range):
-            torch.mm(z, weight, out=made.hidden[rows.start : rows.stop])
-        else:
-            made.hidden[torch.from_numpy(rows)] = z @ weight
+        index = slice(rows.start, rows.stop) if isinstance(rows, range) else torch.from_numpy(rows)
+        made.hidden[index] = products.of_hidden(z, weight)
     if made.bias is not None:
         made.bias.add_(z.sum(0, dtype=made.bias.dtype))
-    if made.weight is None:
-        return
-    if z.dtype not in HALF:
-        torch.addmm(made.weight, z.t(), h, beta=0 if first else 1, out=made.weight)  # type: ignore[arg-type]
-        return
-    for part, slopes in zip(_parts(made.weight), _parts(z, 1), strict=True):
-        product = slopes.t() @ h
-        if first:
-            part.copy_(product)
-        else:
-            part += product.float()
-
-
-def _parts(x: Tensor | list[Tensor], axis: int = 0) -> list[Tensor]:
-    return list(torch.split(x, CLASSES, axis)) if isinstance(x, Tensor) else x
-
-
-def _clear(made: Made) -> None:
-    for part in _parts(made.weight) if made.weight is not None else ():
-        part.zero_()
+    start = 0
+    for part in made.weight or ():
+        products.add_to_weight(part, z[:, start : start + len(part)], h, first)
+        start += len(part)
 
 
 def scaled(layer: Layer, made: Made, upstream: float) -> tuple[Tensor | None, ...]:
@@ -420,14 +407,16 @@ def scaled(layer: Layer, made: Made, upstream: float) -> tuple[Tensor | None, ..
         x = x if factor == 1 else x.to(torch.promote_types(x.dtype, like.dtype)).mul_(factor)
         return x.to(like.dtype).reshape(like.shape)
 
-    hidden, weight, bias, _ = made
-    if isinstance(weight, list):
-        parts, weight = weight[::-1], cpu.memory_like(layer.weight.detach())
-        for place in _parts(weight):
+    hidden, parts, bias, _ = made
+    weight = None
+    if parts and len(parts) == 1:
+        weight = rounded(parts[0], layer.weight)
+    elif parts:
+        weight = cpu.memory_like(layer.weight.detach())
+        places = list(torch.split(weight, len(parts[0])))
+        while parts:  # each gives way to what it becomes
             part = parts.pop()
-            place.copy_(part if factor == 1 else part.mul_(factor))
-    elif weight is not None:
-        weight = rounded(weight, layer.weight)
+            places.pop().copy_(part if factor == 1 else part.mul_(factor))
     hidden = None if hidden is None else rounded(hidden, layer.hidden)
     bias = None if bias is None else rounded(bias, layer.bias)  # type: ignore[arg-type]
     return hidden, weight, bias

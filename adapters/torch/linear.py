@@ -39,11 +39,13 @@ def linear_loss(
 ) -> Tensor:
     """Return ``loss(spec, F.linear(hidden, weight, bias), targets, ...)`` without the logits in memory.
 
-    Logits are made for a chunk of rows at a time, 64 MiB of them or 256 rows if that is more, and become their gradient
-    where they lie. Rows that are ignored, masked or weigh nothing are left out before, so they cost nothing, and what
-    they hold reaches no gradient, NaN included. Gradients of the weight are added up in float32 for half types.
+    Logits are made for a chunk of rows at a time, 64 MiB of them (128 of half types) or 256 rows if that is more, and
+    become their gradient where they lie. Rows that are ignored, masked or weigh nothing are left out before, so they
+    cost nothing, and what they hold reaches no gradient, NaN included. Over the chunks gradients of a weight in a half
+    type are added up in float32.
 
-    A step on the CPU holds, beside the arguments and their gradients, one chunk and for half types the sums in float32.
+    A step on the CPU holds, beside the arguments and their gradients, one chunk and those sums in float32. Logits in
+    bfloat16 that take no more than the two are one chunk. float16 is multiplied in float32, some classes at a time.
     The gradients are made in the forward and kept for the backward; there an upstream gradient that is no power of 2
     rounds those of half types once more. A loss for each position, exact precision with an upstream gradient other than
     1, and a second backward compute the logits once more. Gradients of weights and soft targets, double backward,

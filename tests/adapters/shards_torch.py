@@ -30,7 +30,7 @@ from calls import random_call
 
 import classweight.adapters.torch as cwt
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters.torch import chunks
+from classweight.adapters.torch import chunks, products
 
 RANKS, CLASSES = 3, 7
 W = [1.0, 2.0, 5.0, 0.0, 0.5, 1.0, 3.0]
@@ -471,7 +471,8 @@ def run(rank: int, folder: str, checks: list[str]) -> None:
     torch.set_num_threads(1)
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=RANKS, timeout=timedelta(seconds=120))
-    chunks.CHUNK_BYTES, chunks.LEAST_ROWS, chunks.CLASSES = 1, 5, 2
+    chunks.CHUNK_BYTES, chunks.HALF_BYTES, chunks.LEAST_ROWS, chunks.PART_BYTES = 1, 1, 5, 32
+    products.CLASSES = 2
     found = {}
     for name in checks:
         try:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import classweight.adapters.torch as cwt
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters.torch import chunks, operators
+from classweight.adapters.torch import chunks, operators, products
 
 from ..calls import random_call
 
@@ -43,9 +43,9 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(chunks, "LEAST_ROWS", 3)
-    monkeypatch.setattr(chunks, "CLASSES", 2)
+    for name, value in {"CHUNK_BYTES": 1, "HALF_BYTES": 1, "LEAST_ROWS": 3, "PART_BYTES": 40}.items():
+        monkeypatch.setattr(chunks, name, value)
+    monkeypatch.setattr(products, "CLASSES", 2)
 
 
 def layer(dtype: torch.dtype = torch.float64, *shape: int, classes: int = 5, seed: int = 0) -> list[Tensor]:
@@ -130,6 +130,29 @@ def test_a_gradient_of_a_half_type_keeps_what_a_mean_makes_small() -> None:
     for x, y in zip(found[1:], wide[1:], strict=True):
         assert ((x.double() - y).abs() <= 4e-3 * y.abs().max() + 2.0**-25).all()
         assert x.abs().max() > 0
+
+
+def test_one_label_for_all_overflows_no_half_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column of the weight's gradient is a sum over thousands of rows, each scaled to what float16 holds."""
+    monkeypatch.setattr(chunks, "HALF_BYTES", 1 << 20)
+    hidden, weight = torch.rand(4096, 3) + 1, torch.randn(5, 3)
+    t = torch.zeros(4096, dtype=torch.int64)
+    for dtype in (torch.float16, torch.bfloat16):
+        tensors = [hidden.to(dtype), weight.to(dtype)]
+        wide = step(of_logits(INDEX, t), [x.double() for x in tensors])
+        for x, y in zip(step(of_layer(INDEX, t), tensors), wide, strict=True):
+            torch.testing.assert_close(x.double(), y, rtol=0, atol=CLOSE[dtype] * float(y.abs().max()))
+
+
+def test_one_chunk_of_bfloat16_needs_no_sums_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "HALF_BYTES", 1 << 20)
+    made = []
+    none_yet = chunks._none_yet
+    monkeypatch.setattr(chunks, "_none_yet", lambda *arguments: made.append(none_yet(*arguments)) or made[-1])
+    tensors, t = layer(torch.bfloat16), targets("index")
+    found = step(of_layer(INDEX, t), tensors)
+    assert [part.dtype for part in made[0].weight] == [torch.bfloat16]
+    assert_close(found, step(of_logits(INDEX, t), tensors))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
