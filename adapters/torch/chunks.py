@@ -22,7 +22,7 @@ from torch.nn.functional import linear
 from ...call import Call
 from ...compute import cpu as kernels
 from ...lowering import changed, magnitudes, unless_empty
-from . import cpu, products, route, shards, tensor_rows, threads
+from . import cpu, operators, products, route, shards, tensor_rows, threads
 from .arrays import HALF, TENSORS, is_dense, is_once, is_traced, kept, mode_of, round_once, xp
 from .cpu import Arguments
 from .shards import Share
@@ -92,14 +92,24 @@ def loss(layer: Layer, given: Arguments, dtype: torch.dtype) -> Tensor:
 
 
 def is_fused(layer: Layer, given: Arguments) -> bool:
-    """Whether chunks compute a call: the layer's arguments alone are differentiated, once, in memory of the CPU."""
-    if not (cpu.is_fused(given) if layer.share is None else cpu.are_plain(given) and not is_traced()):
+    """Whether chunks compute a call: the layer's arguments alone are differentiated, once, where there are kernels."""
+    if not (cpu.is_fused(given) if layer.share is None and given.logits.is_cpu else _is_fused_on_device(layer, given)):
         return False
     for x in layer.tensors():
-        if type(x) not in TENSORS or not (is_dense(x) and (x.is_cpu or layer.share)) or x.is_neg():
+        if type(x) not in TENSORS or not (is_dense(x) and x.device == given.logits.device) or x.is_neg():
             return False
     # Of single binary losses there are as many as logits.
     return bool(given.spec.reduction != "none" or getattr(given.spec, "average_outputs", True))
+
+
+def _is_fused_on_device(layer: Layer, given: Arguments) -> bool:
+    if is_traced() or not cpu.are_plain(given):
+        return False
+    device = operators.gpu() if layer.share is None else None
+    if layer.share is None and not (device and device.is_usable(given.logits)):
+        return False
+    # Which rows are used must be known on the host.
+    return not (given.logits.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def composite(layer: Layer, given: Arguments, dtype: torch.dtype) -> Tensor:
@@ -128,7 +138,8 @@ class Chunked(torch.autograd.Function):
         given: Arguments,
         dtype: torch.dtype,
     ) -> Tensor:
-        wanted = ctx.needs_input_grad[1:4] if given.spec.reduction != "none" else NOTHING
+        is_kept = given.spec.reduction != "none" and (hidden.is_cpu or not rounds_once(given.spec, layer.dtype))
+        wanted = ctx.needs_input_grad[1:4] if is_kept else NOTHING
         value, ctx.made = evaluate(layer, given, dtype, wanted)
         # What autograd saves it also lets go; nothing else may hold the batch.
         arguments = given.tensors()
@@ -145,6 +156,8 @@ class Chunked(torch.autograd.Function):
         hidden, weight, bias, *tensors = ctx.saved_tensors  # raises if one of them was changed in place since
         layer, (spec, others, is_pair) = Layer(hidden, weight, bias, ctx.dtype, ctx.share), ctx.given
         once = is_once(upstream)
+        if once and made and not hidden.is_cpu:  # to look at what is upstream would synchronise
+            return None, *scaled(layer, made, upstream), None, None
         if once and made and (upstream.item() == 1 or not rounds_once(spec, layer.dtype)):
             return None, *scaled(layer, made, upstream.item()), None, None
         arguments = [other if x is None else x for x, other in zip(tensors, others, strict=True)]
@@ -194,8 +207,8 @@ def evaluate(
     in_parts: bool = True,
 ) -> tuple[Tensor, Made | None]:
     """Return the loss in ``dtype``, and the gradients that are wanted times ``upstream``, or 1."""
-    if layer.share is not None:
-        of_chunk = functools.partial(shards.of_chunk, layer.share)
+    of_chunk = _of_chunk(layer)
+    if of_chunk is not None:
         return _evaluate_tensors(layer, given, dtype, wanted, upstream, in_parts, of_chunk)
     with torch.no_grad():
         hidden, weight, bias, *_ = layer.cast()
@@ -235,6 +248,13 @@ def evaluate(
     return round_once(torch.tensor(total, dtype=torch.float64), dtype), made
 
 
+def _of_chunk(layer: Layer) -> OfChunk | None:
+    """Return what computes a chunk of tensors, None where that is the CPU's kernel."""
+    if layer.share is not None:
+        return functools.partial(shards.of_chunk, layer.share)
+    return None if layer.hidden.is_cpu else operators.gpu().of_chunk
+
+
 @torch.no_grad()
 def _evaluate_tensors(
     layer: Layer,
@@ -258,17 +278,20 @@ def _evaluate_tensors(
             scale = _scale(largest)
             factor = factor * scale
         made = _none_yet(layer, hidden, wanted, scale, in_parts, size < len(used))
+    memory = hidden.new_empty(size, len(weight))
     losses = hidden.new_zeros(n if each else (), dtype=torch.float64)
     if made and not len(used):
         for sums in made.weight or ():
             sums.zero_()
     for first in range(0, len(used), size or 1):
-        some = used[first : first + size]
-        h, slopes, z = hidden[some], None, hidden.new_empty(len(some), len(weight))
+        some: Any = used[first : first + size]
+        some = slice(first, first + len(some)) if len(used) == n else some
+        h, slopes = hidden[some], None
+        z = memory[: len(h)]
         products.logits(h, weight, bias, z)
         part = dataclasses.replace(tensor_rows.part_of(call, some), logits=z)
         if made:
-            slopes = factor.reshape(-1)[some] if factor.ndim else factor
+            slopes = factor.reshape(-1)[some] if each else factor
         value, gradient = of_chunk(part, slopes)
         if each:
             losses[some] = value
@@ -380,9 +403,9 @@ def _none_yet(layer: Layer, hidden: Tensor, wanted: Wanted, scale: float, in_par
             inside = own
         step = classes if inside is own or not in_parts else max(1, PART_BYTES // (inside.itemsize * (features or 1)))
         sizes = [min(step, classes - first) for first in range(0, classes or 1, step or 1)]
-        of_weight = [cpu.memory_like(torch.empty(size, features, dtype=inside)) for size in sizes]
+        of_weight = [cpu.memory_like(hidden.new_empty(size, features, dtype=inside)) for size in sizes]
     if wanted[2]:
-        of_bias = torch.zeros(classes, dtype=products.sum_type(layer.dtype))
+        of_bias = hidden.new_zeros(classes, dtype=products.sum_type(layer.dtype))
     return Made(of_hidden, of_weight, of_bias, scale)
 
 
@@ -399,12 +422,15 @@ def _add(made: Made, z: Tensor, h: Tensor, weight: Tensor, rows: Any, first: boo
         start += len(part)
 
 
-def scaled(layer: Layer, made: Made, upstream: float) -> tuple[Tensor | None, ...]:
+def scaled(layer: Layer, made: Made, upstream: float | Tensor) -> tuple[Tensor | None, ...]:
     """Return the gradients of the layer's arguments times ``upstream``; what was made is spent."""
-    factor = upstream / made.scale
+    is_known = not isinstance(upstream, Tensor)
+    factor: Any = upstream / made.scale if is_known else upstream.double() / made.scale  # type: ignore[union-attr]
 
     def rounded(x: Tensor, like: Tensor) -> Tensor:
-        x = x if factor == 1 else x.to(torch.promote_types(x.dtype, like.dtype)).mul_(factor)
+        # A half type would round what is upstream, or not hold it.
+        wide = torch.promote_types(x.dtype, like.dtype) if is_known else products.sum_type(x.dtype)
+        x = x if is_known and factor == 1 else x.to(wide).mul_(factor)
         return x.to(like.dtype).reshape(like.shape)
 
     hidden, parts, bias, _ = made
@@ -416,7 +442,7 @@ def scaled(layer: Layer, made: Made, upstream: float) -> tuple[Tensor | None, ..
         places = list(torch.split(weight, len(parts[0])))
         while parts:  # each gives way to what it becomes
             part = parts.pop()
-            places.pop().copy_(part if factor == 1 else part.mul_(factor))
+            places.pop().copy_(part if is_known and factor == 1 else part.mul_(factor))
     hidden = None if hidden is None else rounded(hidden, layer.hidden)
     bias = None if bias is None else rounded(bias, layer.bias)  # type: ignore[arg-type]
     return hidden, weight, bias

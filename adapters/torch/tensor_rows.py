@@ -51,8 +51,9 @@ def rows_of(given: Arguments) -> Call:
     )
 
 
-def part_of(call: Call, rows: Tensor) -> Call:
+def part_of(call: Call, rows: Tensor | slice) -> Call:
     """Return the call of some rows, which has no logits."""
+    targets = call.targets[rows]
 
     def part(x: Tensor | None) -> Tensor | None:
         return x if x is None or not x.ndim else x[rows]
@@ -60,12 +61,12 @@ def part_of(call: Call, rows: Tensor) -> Call:
     weights = call.class_weight
     if isinstance(weights, tuple):
         weights = tuple(w if w.ndim < 2 else w[rows] for w in weights)
-    shape = (len(rows), call.num_classes)
+    shape = (len(targets), call.num_classes)
     return dataclasses.replace(
         call,
         logits=call.logits.new_empty(()).expand(shape),
         shape=shape,
-        targets=call.targets[rows],
+        targets=targets,
         sample_weight=part(call.sample_weight),
         mask=part(call.mask),
         class_weight=weights,
@@ -79,9 +80,8 @@ def used_of(call: Call) -> tuple[Tensor, float]:
     """
     n, classes = call.shape
     step = n if call.hard and not call.spec.label_smoothing else max(1, LOOK // classes)
-    every = torch.arange(n, device=call.logits.device)
-    parts = (part_of(call, rows) for rows in torch.split(every, max(step, 1)))
-    sums = torch.cat([every.new_zeros(0, dtype=xp.wide), *(magnitudes(xp, part)[:, 0] for part in parts)])
+    parts = (part_of(call, slice(i, i + step)) for i in range(0, n, step or 1))
+    sums = torch.cat([call.logits.new_zeros(0, dtype=xp.wide), *(magnitudes(xp, part)[:, 0] for part in parts)])
     below: Any = 1.0 if call.denominator is None else call.denominator
     used = ((sums != 0) & (below != 0)).nonzero()[:, 0]
     if call.logits.dtype not in HALF or not len(used):
