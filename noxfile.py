@@ -96,7 +96,7 @@ SOAK = {
 nox.options.default_venv_backend = "virtualenv"  # uv knows other variables than pip
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["package", "core", "lint", "docs", "tests", "tensorflow", "chainer"]
+nox.options.sessions = ["package", "core", "lint", "docs", "tests", "tensorflow", "chainer", "trainers"]
 
 
 def constrain(session: nox.Session, environment: str) -> None:
@@ -196,7 +196,7 @@ def tests(session: nox.Session) -> None:
     here = ("__init__", "__pycache__", "numpy", "torch")
     others = [path.name for path in ROOT.glob("adapters/*") if path.stem not in here]
     ignored = [f"--ignore-glob=/*/classweight/adapters/{name}" for name in others]
-    ignored += [f"--ignore-glob=/*/tests/*/*_{name}.py" for name in (*ELSEWHERE, "trainers", "triton")]
+    ignored += [f"--ignore-glob=/*/tests/*/*_{name}.py" for name in (*ELSEWHERE, "trainers", "spark", "triton")]
     pytest(session, "tests", "--doctest-modules", "--pyargs", "classweight", *ignored)
     if sys.platform == "linux":
         pytest(session, *files("triton"), TRITON_INTERPRET="1")
@@ -230,9 +230,16 @@ def chainer(session: nox.Session) -> None:
 
 @nox.session(requires=["package"])
 def trainers(session: nox.Session) -> None:
-    """Test the examples and pages on transformers, accelerate, Lightning and Spark, which needs Java."""
+    """Test the examples and pages on transformers, accelerate, Lightning and Ray."""
     install(session, "trainers", "[torch]", *groups("pytest", "trainers"))
     pytest(session, *files("trainers"))
+
+
+@nox.session(requires=["package"])
+def spark(session: nox.Session) -> None:
+    """Test the example on Spark, which needs Java."""
+    install(session, "trainers", "", *groups("pytest", "spark"))
+    pytest(session, *files("spark"))
 
 
 @nox.session(requires=["package"], python="3.11")

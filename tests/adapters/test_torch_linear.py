@@ -419,6 +419,19 @@ def test_parts_modules_and_inference_in_a_graph() -> None:
 
 
 @needs_operators
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own
+def test_a_compiled_step_runs_in_inductor() -> None:
+    """A layer before it, whose part of the graph is inductor's own."""
+    tensors, t = layer(torch.float32), targets("index")
+
+    def f(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return of_layer(INDEX, t)(functional.silu(hidden), weight, bias)
+
+    torch.compiler.reset()
+    assert_close(step(torch.compile(f, fullgraph=True), tensors), step(f, tensors))
+
+
+@needs_operators
 def test_what_chunks_do_not_compute_is_composed_in_a_graph() -> None:
     tensors, t = layer(), targets("index")
     weight = torch.rand(2, 4, dtype=torch.float64)
