@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
@@ -42,7 +42,7 @@ def step(compute: Callable[[Tensor], Tensor], weight: Tensor) -> list[Tensor]:
     """Return a loss and its gradients."""
     hidden = data()[0].requires_grad_()
     loss = compute(hidden)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     found = [loss.detach(), hidden.grad, weight.grad]
     return [x.to_local() if isinstance(x, DTensor) else x for x in found if x is not None]
 
@@ -71,12 +71,10 @@ def run(rank: int, store: str) -> None:
     group = dist.group.WORLD
     report("linear_loss(group=)", step(lambda x: cwt.linear_loss(SPEC, x, shard, labels, weights, group=group), shard))
 
-    model = nn.Module()
-    model.head = cwt.LinearLoss(SPEC, FEATURES, VOCABULARY, bias=False)
-    model.head.load_state_dict({"weight": whole})
-    mesh = init_device_mesh("cpu", (RANKS,))
-    parallelize_module(model, mesh, {"head": ColwiseParallel(output_layouts=Replicate())})
-    head = model.head  # which hands on arguments by their names
+    head = cwt.LinearLoss(SPEC, FEATURES, VOCABULARY, bias=False)
+    head.load_state_dict({"weight": whole})
+    parallelize_module(head, init_device_mesh("cpu", (RANKS,)), ColwiseParallel(output_layouts=Replicate()))
+    # It hands on arguments by their names.
     report("ColwiseParallel", step(lambda x: head(x, targets=labels, sample_weight=weights), head.weight))
     dist.destroy_process_group()
 

@@ -31,9 +31,8 @@ def test_split_torch() -> None:
 
 def test_tensor_parallel_torch() -> None:
     """Ranks that have some tokens of a vocabulary have the loss and the gradients of the whole."""
-    command = [sys.executable, "-W", "error", EXAMPLES / "tensor_parallel_torch.py"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    printed = re.findall(r"^(.*?) {2,}([\d.e+-]+) +([\d.e+-]+) +([\d.e+-]+)$", run.stdout, re.MULTILINE)
+    found = printed_by("tensor_parallel_torch", "-W", "error")
+    printed = re.findall(r"^(.*?) {2,}([\d.e+-]+) +([\d.e+-]+) +([\d.e+-]+)$", found, re.MULTILINE)
     assert [name for name, *_ in printed] == ["linear_loss(group=)", "ColwiseParallel"]
     assert all(float(difference) < 1e-5 for _, *differences in printed for difference in differences)
 

@@ -44,13 +44,17 @@ def linear_loss(
     cost nothing, and what they hold reaches no gradient, NaN included. Over the chunks gradients of a weight in a half
     type are added up in float32.
 
-    A step on the CPU holds, beside the arguments and their gradients, one chunk and those sums in float32. Logits in
-    bfloat16 that take no more than the two are one chunk. float16 is multiplied in float32, some classes at a time.
-    The gradients are made in the forward and kept for the backward; there an upstream gradient that is no power of 2
-    rounds those of half types once more. A loss for each position, exact precision with an upstream gradient other than
-    1, and a second backward compute the logits once more. Gradients of weights and soft targets, double backward,
+    A step holds, beside the arguments and their gradients, one chunk and those sums in float32. Logits in bfloat16 that
+    take no more than the two are one chunk. float16 is multiplied in float32 on the CPU, some classes at a time. The
+    gradients are made in the forward and kept for the backward; there an upstream gradient that is no power of 2 rounds
+    those of half types once more. A loss for each position, exact precision with an upstream gradient other than 1, and
+    a second backward compute the logits once more. Gradients of weights and soft targets, double backward,
     transforms of `torch.func`, forward mode, tensor subclasses, `torch.export` and other devices go by way of all
     logits.
+
+    On a GPU, where there is Triton, the forward synchronises to learn which rows are left out, once, and for half types
+    once more; the backward does not, and exact precision computes the logits once more there. Graphs of CUDA that are
+    captured, and those of `torch.compile` on a GPU, go by way of all logits.
 
     A layer may be shared out over the processes of a ``group``, as tensor parallelism does: each rank has the weights
     of some classes, and a few arrays of the size of a chunk of their logits. The loss and the gradient of ``hidden``

@@ -206,8 +206,8 @@ def test_what_is_upstream_is_not_rounded_where_it_is_not_looked_at(dtype: torch.
     """On a device it stays a tensor, which a half type might not hold."""
     tensors = layer(dtype)
     call = chunks.Layer(*tensors, dtype)
-    given = Arguments(chunks.of_last_axis(INDEX), call.logits_like(), None, targets("index"), denominator=1e9)
-    for upstream in (2.0**17, 0.3):
+    given = Arguments(chunks.of_last_axis(INDEX), call.logits_like(), None, targets("index"), denominator=1e6)
+    for upstream in (2.0**17, 3e3):
         known, unknown = (
             chunks.scaled(call, chunks.evaluate(call, given, dtype, (True,) * 3)[1], factor)
             for factor in (upstream, torch.tensor(upstream))
