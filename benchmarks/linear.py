@@ -2,7 +2,8 @@
 
     python benchmarks linear --rows 1024 --classes 32000 --classes 128256 --type float32
 
-Peaks are of a process for each side, beside the arguments and their gradients. A part of the rows may be ignored.
+Peaks are of a process for each side, beside the arguments and their gradients; on a GPU, of its memory. A part of the
+rows may be ignored.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
     """Print a line for each side of each shape; or, of one side, its peak."""
     options = _options(arguments)
     torch.set_num_threads(options.threads)
-    shape = f"{options.rows} x {options.features} hidden"
+    shape = f"{options.device}, {options.rows} x {options.features} hidden"
     for classes, name, ignored in itertools.product(options.classes, options.type, options.ignored):
         if options.peak:
             print(json.dumps(_peak(_sides(options, classes, name, ignored)[options.peak])))
@@ -56,6 +57,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--type", action="append", choices=("float32", "bfloat16"))
     add("--ignored", type=float, action="append", help="the part of the rows that is ignored")
     add("--rounds", type=int, default=5)
+    add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--threads", type=int, default=torch.get_num_threads())
     add("--peak", metavar="SIDE", help="that side's peak alone, in bytes")
     options = parser.parse_args(arguments)
@@ -68,11 +70,13 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 def _sides(options: argparse.Namespace, classes: int, name: str, ignored: float) -> dict[str, Step]:
     """Return each side's step, which gives the loss and the gradients of the hidden layer and the weight."""
     generator, dtype = torch.Generator().manual_seed(0), getattr(torch, name)
-    hidden = torch.randn(options.rows, options.features, generator=generator).to(dtype).requires_grad_()
+    device = options.device
+    hidden = torch.randn(options.rows, options.features, generator=generator).to(device, dtype).requires_grad_()
     weight = torch.randn(classes, options.features, generator=generator).mul_(options.features**-0.5)
-    weight = weight.to(dtype).requires_grad_()
+    weight = weight.to(device, dtype).requires_grad_()
     targets = torch.randint(classes, (options.rows,), generator=generator)
     targets[torch.rand(options.rows, generator=generator) < ignored] = -100
+    targets = targets.to(device)
     spec = conventions.torch.cross_entropy()
 
     def native(hidden: Any, weight: Any) -> Any:
@@ -88,14 +92,17 @@ def _sides(options: argparse.Namespace, classes: int, name: str, ignored: float)
         losses["linear_cross_entropy"] = lambda hidden, weight: functional.linear_cross_entropy(
             hidden, weight, targets, options=chunked
         )
-    if torch.cuda.is_available() and importlib.util.find_spec("liger_kernel"):
+    if device == "cuda" and importlib.util.find_spec("liger_kernel"):
         liger = importlib.import_module("liger_kernel.transformers.functional").liger_fused_linear_cross_entropy
         losses["liger"] = lambda hidden, weight: liger(hidden, weight, targets)
 
     def step_of(loss: Any) -> Step:
         def step() -> tuple[Any, ...]:
             value = loss(hidden, weight)
-            return value, *torch.autograd.grad(value, (hidden, weight))
+            found = value, *torch.autograd.grad(value, (hidden, weight))
+            if device == "cuda":
+                torch.cuda.synchronize()
+            return found
 
         return step
 
@@ -111,7 +118,8 @@ def _measured(
     for side in steps:
         given = {"rows": options.rows, "features": options.features, "ignored": ignored, "classes": classes}
         command = [sys.executable, str(Path(__file__).parent), "linear", "--peak", side, "--type", name]
-        command += [f"--{key}={value}" for key, value in (given | {"threads": options.threads}).items()]
+        given |= {"threads": options.threads, "device": options.device}
+        command += [f"--{key}={value}" for key, value in given.items()]
         peaks[side] = int(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
     native = steps["native"]()
     for side, step in steps.items():
@@ -141,6 +149,11 @@ def _peak(step: Step) -> int:
     """Return how far a second step raises what is resident, beside the gradients that it returns."""
     step()
     tidy()
+    if torch.cuda.is_initialized():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        gradients = step()[1:]
+        return torch.cuda.max_memory_allocated() - before - sum(x.nbytes for x in gradients)
     before = resident_bytes()
     reset_peak()
     gradients = step()[1:]

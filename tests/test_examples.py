@@ -29,5 +29,13 @@ def test_split_torch() -> None:
     assert len(printed) == 6
 
 
+def test_tensor_parallel_torch() -> None:
+    """Ranks that have some tokens of a vocabulary have the loss and the gradients of the whole."""
+    found = printed_by("tensor_parallel_torch", "-W", "error")
+    printed = re.findall(r"^(.*?) {2,}([\d.e+-]+) +([\d.e+-]+) +([\d.e+-]+)$", found, re.MULTILINE)
+    assert [name for name, *_ in printed] == ["linear_loss(group=)", "ColwiseParallel"]
+    assert all(float(difference) < 1e-5 for _, *differences in printed for difference in differences)
+
+
 def test_counts_dask() -> None:
     assert_counts(printed_by("counts_dask", "-W", "error"))

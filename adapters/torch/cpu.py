@@ -157,7 +157,7 @@ class Fused(torch.autograd.Function):
 
 def memory_like(z: Tensor) -> Tensor:
     """Return memory for a gradient, in large pages if they are to be had: faults of small ones outlast a loss."""
-    if z.nbytes < LARGE_BYTES or not z.is_contiguous():
+    if z.nbytes < LARGE_BYTES or not (z.is_contiguous() and z.is_cpu):
         return torch.empty_like(z)
     memory = np.empty(z.nbytes + ALIGNMENT, np.uint8)
     first = -memory.ctypes.data % ALIGNMENT

@@ -51,7 +51,7 @@ def add_to_weight(sums: Tensor, gradient: Tensor, hidden: Tensor, first: bool) -
     if _is_wide(gradient):
         hidden = hidden.float()
     for start, part in _blocks(sums, 0):
-        z = gradient[:, start : start + CLASSES]
+        z = gradient[:, start : start + len(part)]
         product = (z.float() if _is_wide(z) else z).t() @ hidden
         if first:
             part.copy_(product)
@@ -64,4 +64,5 @@ def _is_wide(x: Tensor) -> bool:
 
 
 def _blocks(x: Tensor, axis: int) -> list[tuple[int, Tensor]]:
-    return [(i * CLASSES, part) for i, part in enumerate(torch.split(x, CLASSES, axis))]
+    step = CLASSES if x.is_cpu else max(1, x.shape[axis])
+    return [(i * step, part) for i, part in enumerate(torch.split(x, step, axis))]

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 import classweight.adapters.torch as cwt
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from classweight.adapters.torch import chunks, operators, products
+from classweight.adapters.torch.cpu import Arguments
 
 from ..calls import random_call
 
@@ -198,6 +199,21 @@ def test_a_second_backward_computes_it_again() -> None:
     value = of_layer(INDEX, targets("index"))(*leaves)
     first = torch.autograd.grad(value, leaves, retain_graph=True)
     assert_close(list(torch.autograd.grad(value, leaves, torch.tensor(-2.0))), [-2 * x for x in first])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_what_is_upstream_is_not_rounded_where_it_is_not_looked_at(dtype: torch.dtype) -> None:
+    """On a device it stays a tensor, which a half type might not hold."""
+    tensors = layer(dtype)
+    call = chunks.Layer(*tensors, dtype)
+    given = Arguments(chunks.of_last_axis(INDEX), call.logits_like(), None, targets("index"), denominator=1e6)
+    for upstream in (2.0**17, 3e3):
+        known, unknown = (
+            chunks.scaled(call, chunks.evaluate(call, given, dtype, (True,) * 3)[1], factor)
+            for factor in (upstream, torch.tensor(upstream))
+        )
+        assert_close(known, unknown)  # type: ignore[arg-type]
+        assert all(x.any() for x in unknown)
 
 
 @each_spec
