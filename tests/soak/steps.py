@@ -193,7 +193,8 @@ def by_loader(method: str) -> list[bytes]:
 def main(name: str, steps: int) -> None:
     step = STEPS[name]
     numbers = range(EACH)
-    if name.endswith("tensorflow"):  # the first calls of a shape are not compiled yet, and of other bits in native precision
+    if name.endswith("tensorflow"):
+        # The first calls of a shape are not compiled yet, and of other bits in native precision.
         for number in numbers:
             step(number)
     one_by_one = [step(number) for number in numbers]
