@@ -59,6 +59,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     add("--rounds", type=int, default=5)
     add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--threads", type=int, default=torch.get_num_threads())
+    add("--side", action="append", help="beside the native one; all, if not said")
     add("--peak", metavar="SIDE", help="that side's peak alone, in bytes")
     options = parser.parse_args(arguments)
     options.classes = options.classes or [32000, 128256]
@@ -106,7 +107,8 @@ def _sides(options: argparse.Namespace, classes: int, name: str, ignored: float)
 
         return step
 
-    return {side: step_of(loss) for side, loss in losses.items()}
+    chosen = {"native", options.peak, *(options.side or losses)}
+    return {side: step_of(loss) for side, loss in losses.items() if side in chosen}
 
 
 def _measured(
