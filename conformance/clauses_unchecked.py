@@ -62,6 +62,8 @@ def _targets() -> Iterator[Draft]:
             x = x if kind == "probs" else [[-1, -0.5, -2], [-0.25, -3, -2], [-1, -1, -1.5], [-2, -1, -0.5]]
             yield draft(f"{kind}-{end}", Softmax(inputs=kind, reduction="none", **fields), x, INDICES, dtype)
             yield draft(f"binary-{kind}-{end}", Sigmoid(inputs=kind, reduction="none", **fields), x, LABELS, dtype)
+        spec = Softmax(reduction="none", class_weight=[2], **fields)
+        yield draft(f"one-class-{end}", spec, [[0.5], [-1], [2]], [0, 1, -1], dtype)
         good: dict[str, Any] = {"note": "nothing is bad", "upstream": 2}
         yield draft(f"good-{end}", Softmax(class_weight=W, ignore_index=-1, **fields), Z, [0, -1, 2, 1], dtype, **good)
 

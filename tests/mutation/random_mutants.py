@@ -306,6 +306,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backend", action="append", required=True)
     parser.add_argument("--count", type=int, default=20, help="mutants a file")
+    parser.add_argument("--left", type=Path, nargs="*", help="results: of their mutants, those that were not killed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", type=int, help="vectors, where each takes long; default: all")
     parser.add_argument("--elements", type=int, default=20_000, help="of the sweeps")
@@ -334,10 +335,8 @@ def main() -> int:
     ):
         assert judged("numpy", cases, judge) is None  # compiles the kernels, once for all
         kept = [KERNELS, "classweight.compute"]
-    known = set()
-    if options.out.exists():
-        lines = map(json.loads, options.out.read_text().splitlines())
-        known = {(line["file"], line["function"], line["line"], line["before"], line["after"]) for line in lines}
+    known = _lines([options.out])
+    left = _lines(options.left or ())
 
     @lru_cache
     def lines_of(backend: str) -> dict[str, list[int]]:
@@ -353,11 +352,12 @@ def main() -> int:
     with options.out.open("a") as out:
         for path in paths:
             found = sites(ast.parse(path.read_text()))
-            chosen = random.Random(f"{options.seed}{path.name}").sample(range(len(found)), len(found))[: options.count]
-            for number in sorted(chosen):
+            chosen = random.Random(f"{options.seed}{path.name}").sample(range(len(found)), len(found))
+            for number in sorted(chosen if options.left else chosen[: options.count]):
                 tree, site = mutated(path, number)
                 file = str(path.relative_to(ROOT))
-                if (file, site.owner, site.line, site.before, site.after) in known:
+                change = (file, site.owner, site.line, site.before, site.after)
+                if change in known or (options.left and left.get(change, "killed") == "killed"):
                     continue
                 started, failure, by = time.monotonic(), None, ""
                 is_kernel = module_of(path) == KERNELS
@@ -394,6 +394,17 @@ def main() -> int:
     counted = Counter(json.loads(line)["result"] for line in options.out.read_text().splitlines())
     print(dict(counted))
     return 0
+
+
+def _lines(results: Sequence[Path]) -> dict[tuple[Any, ...], str]:
+    """Return what became of each change."""
+    lines = [json.loads(line) for path in results if path.exists() for line in path.read_text().splitlines()]
+    names = ("file", "function", "line", "before", "after")
+    found: dict[tuple[Any, ...], str] = {}
+    for line in lines:
+        change = tuple(line[name] for name in names)
+        found[change] = "killed" if "killed" in (line["result"], found.get(change)) else line["result"]
+    return found
 
 
 def _runs(node: ast.AST, lines: Sequence[int]) -> bool:
