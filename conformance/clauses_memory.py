@@ -67,7 +67,7 @@ def _second(end: str, dtype: str, fields: dict[str, Any]) -> Iterator[Draft]:
     yield draft(f"second-ignored-{end}", spec, Z, [0, -1, 2, 1], dtype, **after)
     spec = Softmax(class_weight=W, weighting="expected", label_smoothing=0.1, **fields)
     yield draft(f"second-smoothed-{end}", spec, Z, T, dtype, **after)
-    given = {"class_weight": list(W)}
+    given: dict[str, Any] = {"class_weight": list(W)}
     yield draft(f"second-call-weight-{end}", Softmax(**fields), Z, T, dtype, **after, **given)
     distribution: dict[str, Any] = {"flags": ("SecondCall",), "before": HOT}
     for kind in ("sum", "mean_over_weights"):

@@ -90,7 +90,7 @@ def _weights() -> Iterator[Draft]:
         spec = Sigmoid(reduction="none", **fields)
         yield draft(f"binary-sample-weight-{end}", spec, Z, SOFT, dtype, sample_weight=WEIGHTS)
         for name, bad in (("infinite", INF), ("nan", NAN)):
-            given = {"denominator": TypedArray.of(bad, "float64")}
+            given: dict[str, Any] = {"denominator": TypedArray.of(bad, "float64")}
             yield draft(f"denominator-{name}-{end}", Softmax(**fields), Z, T, dtype, **given)
     error = ("ValueError", "sample_weight")
     yield draft("length", Softmax(), Z, T, sample_weight=[1, 1, 1], error=error, note="shapes are looked at")

@@ -117,7 +117,8 @@ class ArrayFunctions:
         # What arrays of NumPy and CuPy have beside the standard.
         self.has_methods = hasattr(xp, "put_along_axis")
         # NumPy's functions are wrappers of these, which cost a small batch microseconds.
-        self._sum, self._any = (np.add.reduce, np.logical_or.reduce) if xp is np else (xp.sum, xp.any)
+        reductions: Any = (np.add.reduce, np.logical_or.reduce) if xp is np else (xp.sum, xp.any)
+        self._sum, self._any = reductions
         self.reshape = _reshape if self.has_methods else xp.reshape
 
         @lru_cache(maxsize=64)
