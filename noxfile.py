@@ -30,30 +30,59 @@ PARITY = {
         ("tensorflow", "keras", "optax", "flax"),
     ),
 }
-# Which session's environment mutants of these files are judged in, on which backends, and how many of each file.
-MUTANTS: dict[str, list[tuple[tuple[str, ...], int, tuple[str, ...]]]] = {
+# Which session's environment mutants of these files are judged in, on which backends, and how many of each file: all
+# that others have left where that is None. Where each case is compiled anew, a part of the suite judges.
+SLOW = ("--part", "100", "--elements", "1")
+MUTANTS: dict[str, list[tuple[tuple[str, ...], int | None, tuple[str, ...]]]] = {
     "tests": [
         (
-            ("--no-compiler", "--backend", "numpy"),
+            ("--no-compiler", "--backend", "numpy", "--backend", "array-api"),
             110,
             ("classweight/compute/closed_form.py", "classweight/lowering.py", "classweight/compute/arrays.py"),
         ),
-        (("--backend", "numpy", "--backend", "torch"), 30, ("classweight/compute/cpu.py", "adapters/torch/cpu.py")),
-        (("--backend", "numpy"), 40, ("classweight/compute/cpu_kernels.py",)),
+        (
+            ("--backend", "numpy", "--backend", "torch"),
+            25,
+            ("classweight/compute/cpu.py", "adapters/torch/cpu.py", "adapters/numpy.py"),
+        ),
         (
             ("--no-compiler", "--backend", "torch:composite"),
-            60,
+            40,
             ("classweight/compute/composite.py", "adapters/torch/arrays.py", "adapters/torch/route.py"),
         ),
+        (
+            ("--backend", "torch:linear"),
+            20,
+            ("adapters/torch/chunks.py", "adapters/torch/linear.py", "adapters/torch/chunk_operators.py"),
+        ),
+        (("--backend", "numpy"), 24, ("classweight/compute/cpu_kernels.py",)),
+        (("--backend", "torch:compiled", *SLOW), 8, ("adapters/torch/operators.py",)),
+        (
+            ("--backend", "torch:composite", "--backend", "torch", "--backend", "torch:linear"),
+            None,
+            ("classweight/lowering.py",),
+        ),
     ],
-    "chainer": [(("--backend", "chainer", "--backend", "chainer:composite"), 20, ("adapters/chainer/route.py",))],
+    "chainer": [
+        (
+            ("--backend", "chainer", "--backend", "chainer:composite"),
+            20,
+            ("adapters/chainer/route.py", "adapters/chainer/__init__.py"),
+        ),
+    ],
     "tensorflow": [
         (
-            ("--backend", "tensorflow"),
-            20,
-            ("classweight/compute/xla.py", "adapters/tensorflow/arrays.py", "adapters/tensorflow/operation.py"),
+            ("--backend", "tensorflow", "--backend", "tensorflow:graph", *SLOW),
+            8,
+            ("adapters/tensorflow/arrays.py", "adapters/tensorflow/operation.py", "adapters/tensorflow/route.py"),
         ),
-        (("--backend", "jax"), 10, ("adapters/jax/arrays.py", "adapters/jax/operation.py")),
+        (("--backend", "jax", *SLOW), 12, ("classweight/compute/xla.py",)),
+        (
+            ("--backend", "jax", *SLOW),
+            6,
+            ("adapters/jax/arrays.py", "adapters/jax/operation.py", "adapters/jax/route.py"),
+        ),
+        (("--backend", "keras:torch", "--backend", "keras:tensorflow", *SLOW), 10, ("adapters/keras/__init__.py",)),
     ],
 }
 KERAS_BACKENDS = ("tensorflow", "torch", "jax")
@@ -326,6 +355,7 @@ def mutants(session: nox.Session) -> None:
     script = str(ROOT / "tests" / "mutation" / "random_mutants.py")
     for home, groups_of_files in MUTANTS.items():
         for i, (options, count, paths) in enumerate(groups_of_files):
-            out = ("--count", str(count), "--out", str(results / f"{home}-{i}.jsonl"))
-            session.run(pythons[home], script, *options, *out, *session.posargs, *paths)
+            chosen = ("--count", str(count)) if count else ("--left", *map(str, sorted(results.glob("*.jsonl"))))
+            out = ("--out", str(results / f"{home}-{i}.jsonl"), *chosen)
+            session.run(pythons[home], script, *out, *options, *session.posargs, *paths)
     session.run(pythons["tests"], "tests/mutation/page.py", *map(str, sorted(results.glob("*.jsonl"))))

@@ -71,6 +71,7 @@ def assert_conforms(
         targets=targets,
         sample_weight=backend.takes_sample_weight,
         upstream=framework != "numpy",
+        validate=backend.takes_validate,
         positions=positions,
         dtypes=dtypes,
     )

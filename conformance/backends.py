@@ -170,6 +170,8 @@ class Torch:
         upstream = self.torch.ones_like(loss) if upstream is None else upstream
         for retained in (True, False)[not again :]:
             (gradient,) = self.torch.autograd.grad(loss, logits, upstream, retain_graph=retained)
+        if self.is_linear and not hasattr(spec, "axis") and gradient.isnan().any():
+            raise NotRun("what is NaN of one logit is NaN in all of a hidden layer: it is times a weight of 0")
         return loss, gradient
 
     def _linear(self, adapter: Any, spec: Any, logits: Any, targets: Any, *others: Any, **arguments: Any) -> Any:
@@ -393,6 +395,7 @@ class Backend:
     glue: Glue
     versions: dict[str, str]
     takes_sample_weight: bool = True
+    takes_validate: bool = True
 
 
 def make_backend(name: str, framework: str | None = None) -> Backend:
@@ -427,13 +430,16 @@ def own_backend(name: str, function: Callable[..., Any], framework: str) -> Back
     if framework not in GLUES:
         raise ValueError(f"`framework` must be one of {', '.join(GLUES)}; got {framework!r}")
     glue = GLUES[framework]("")
-    takes = _takes_sample_weight(function)
+    takes, validates = _takes_sample_weight(function), _takes_validate(function)
 
     def loss(spec: Any, logits: Any, targets: Any, sample_weight: Any = None, **arguments: Any) -> Any:
-        return function(logits, targets, sample_weight) if takes else function(logits, targets)
+        if "validate" in arguments and not validates:
+            raise NotRun("the loss has no argument `validate`")
+        told = {name: value for name, value in arguments.items() if name == "validate"}
+        return function(logits, targets, *([sample_weight] if takes else []), **told)
 
     glue.loss = loss
-    return Backend(name, glue, _versions(framework), takes)
+    return Backend(name, glue, _versions(framework), takes, validates)
 
 
 def known() -> list[str]:
@@ -462,6 +468,14 @@ def _takes_sample_weight(function: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):  # too few, or a builtin without a signature
         return False
     return third not in ([], ["weight"])
+
+
+def _takes_validate(function: Callable[..., Any]) -> bool:
+    """Whether there is an argument that says whether values are looked at."""
+    try:
+        return "validate" in inspect.signature(getattr(function, "forward", function)).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def _versions(framework: str) -> dict[str, str]:

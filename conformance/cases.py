@@ -150,7 +150,7 @@ class Case:
 
     ``rule`` says how numbers are judged: "rounded" and "exact" are (a) and (b) of exact precision, "budget" allows
     ``budget`` ULPs of the loss and of the gradient. ``layout`` is how arrays are to lie in memory, ``again`` whether
-    the gradient is to be asked for a second time.
+    the gradient is to be asked for a second time, ``before`` the targets of a call that is made first.
     """
 
     id: str
@@ -169,6 +169,7 @@ class Case:
     error: ExpectedError | None = None
     layout: str | None = None
     again: bool = False
+    before: TypedArray | None = None
 
     def request(self) -> dict[str, Any]:
         """Return the call as a worker gets it."""
@@ -181,6 +182,7 @@ class Case:
             "upstream": None if self.upstream is None else self.upstream.to_wire(),
             **({"layout": self.layout} if self.layout else {}),
             **({"again": True} if self.again else {}),
+            **({"before": self.before.to_wire()} if self.before else {}),
         }
 
     @classmethod
@@ -223,6 +225,7 @@ class Case:
             ExpectedError(error["type"], tuple(error["contains"])) if error else None,
             case.get("layout"),
             case.get("again", False),
+            TypedArray.from_json(case["before"]) if "before" in case else None,
         )
 
 
@@ -233,7 +236,7 @@ def _argument_to_wire(value: Any) -> Any:
 
 
 def argument_from_json(value: Any) -> Any:
-    """Read an argument of a call: an array, a pair of arguments, or a number."""
+    """Read an argument of a call: an array, a pair of arguments, a number or False."""
     if isinstance(value, Mapping):
         return TypedArray.from_json(value)
     return tuple(map(argument_from_json, value)) if isinstance(value, list) else value

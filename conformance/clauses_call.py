@@ -32,6 +32,7 @@ from .drafts import (
 
 B = [[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 1, 0]]
 W_LIST = list(W)
+WIDE = (("float32", "exact"), ("float64", "native"))
 SOFT = [[0.75, 0, 1], [0.25, 0.5, 1], [1, 0.625, 0], [0, 0.375, 0.125]]
 
 
@@ -163,6 +164,9 @@ def sample_weight() -> Iterator[Draft]:
         yield draft(f"all-zero-{end}", spec, Z, T, dtype, flags=("ZeroWeights",), sample_weight=[0, 0, 0, 0])
         spec = Sigmoid(**fields)
         yield draft(f"binary-rows-{end}", spec, Z, floats(B), dtype, flags=("PrefixSampleWeight",), sample_weight=S)
+    for end, dtype, fields in across(*WIDE):
+        large = TypedArray.of([1e300, 2e299, 0, 3e300], "float64")
+        yield draft(f"beyond-float32-{end}", Softmax(**fields), Z, T, dtype, sample_weight=large)
     error, spec = ("ValueError", "sample_weight"), Softmax()
     yield draft("negative", spec, Z, T, flags=("NegativeWeight",), sample_weight=[1, -1, 1, 1])
     yield draft("nan", spec, Z, T, sample_weight=[1, 1, 1, NAN], error=(*error, "nan", "3"))
@@ -214,6 +218,9 @@ def call_class_weight() -> Iterator[Draft]:
         yield draft(f"float64-{end}", Softmax(reduction="sum", **fields), Z, T, dtype, class_weight=wide)
         pair = (TypedArray.of(1, "float32"), TypedArray.of([2, 3, 4], "float32"))
         yield draft(f"pair-{end}", Sigmoid(**fields), Z, floats(B), dtype, class_weight=pair)
+    for end, dtype, fields in across(*WIDE):
+        large = TypedArray.of([1e300, 2e299, 3e300], "float64")
+        yield draft(f"beyond-float32-{end}", Softmax(**fields), Z, T, dtype, class_weight=large)
     error = ("ValueError", "class_weight")
     yield draft("length", Softmax(), Z, T, class_weight=[1, 1], error=error)
     yield draft("column", Softmax(), Z, T, class_weight=[[1], [1], [1]], error=error)

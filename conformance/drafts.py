@@ -57,6 +57,7 @@ class Draft:
     published: dict[str, Any] = field(default_factory=dict)
     layout: str | None = None
     again: bool = False
+    before: TypedArray | None = None
 
 
 def draft(
@@ -75,6 +76,7 @@ def draft(
     published: dict[str, Any] | None = None,
     layout: str | None = None,
     again: bool = False,
+    before: Any = None,
     **arguments: Any,
 ) -> Draft:
     """Return a draft; logits, distributions and upstream take ``dtype``, indices int64, weights float32."""
@@ -94,6 +96,7 @@ def draft(
         published or {},
         layout,
         again,
+        None if before is None else _targets(before, dtype),
     )
 
 
@@ -150,6 +153,7 @@ def complete(clause: str, each: Draft) -> dict[str, Any]:
         "upstream": None if each.upstream is None else each.upstream.to_json(),
         **({"layout": each.layout} if each.layout else {}),
         **({"again": True} if each.again else {}),
+        **({"before": each.before.to_json()} if each.before else {}),
     }
     if not isinstance(each.spec, Spec):
         _check_spec_is_refused(case["id"], spec)
@@ -175,7 +179,7 @@ def expected_numbers(
     published: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the fields of a case that mpmath gives: rule, budget, loss and gradient."""
-    plain = {name: _plain(value) for name, value in arguments.items()}
+    plain = {name: _plain(value) for name, value in arguments.items() if name != "validate"}
     truth = evaluate(
         spec,
         logits.values,

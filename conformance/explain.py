@@ -59,6 +59,8 @@ def describe_call(case: Case, spec: bool = True) -> Iterator[str]:
         yield from _array(name, value) if isinstance(value, TypedArray) else [f"  {name:{LABEL}}{value}"]
     if case.upstream is not None:
         yield from _array("upstream", case.upstream)
+    if case.before is not None:
+        yield from _array("before", case.before, ", the targets of a call before this one")
 
 
 def _spec(case: Case) -> str:

@@ -10,7 +10,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import clauses_call, clauses_inputs, clauses_memory, clauses_published, clauses_softmax, clauses_weights
+from . import (
+    clauses_call,
+    clauses_inputs,
+    clauses_memory,
+    clauses_published,
+    clauses_softmax,
+    clauses_unchecked,
+    clauses_weights,
+)
 from .cases import VECTORS, dump
 from .drafts import Draft, complete
 
@@ -36,6 +44,7 @@ CLAUSES: dict[str, Callable[[], Iterator[Draft]]] = {
         clauses_call.call_class_weight,
         clauses_call.denominator,
         clauses_weights.weights_of_either_sign,
+        clauses_unchecked.unchecked,
         clauses_memory.memory,
         clauses_published.published,
     )

@@ -65,7 +65,7 @@ def evaluate(
 ) -> Truth:
     """Return what the definition says; ``eps`` is the spacing at 1 of the logits' type, for ``clip="dtype"``.
 
-    Arguments are those of an adapter's ``loss``, and must be valid.
+    Arguments are those of an adapter's ``loss``. Of values that must not be there, the rows that they count in are NaN.
     """
     with mp.workdps(DIGITS + 10 + _digits_that_cancel(spec, logits)):
         if isinstance(spec, SoftmaxCrossEntropy):
@@ -132,20 +132,35 @@ def _softmax_rows(
         else:
             t = [mpf(float(targets[index])) if valid else mpf(0) for index in at]
         if not valid:
-            nothing = [mpf(0)] * num_classes
-            return Row(at, False, mpf(0), mpf(0), mpf(0), mpf(0), nothing, nothing, nothing)
+            return _row_of(mpf(0), at, valid=False)
 
         smoothed = [(1 - e) * t_c + e / num_classes for t_c in t]
         s = _sample_weight(sample_weight, i)
+        if targets.ndim < logits.ndim:
+            fits, used = 0 <= y < num_classes, w if e and spec.weighting != "label" else w and w[y : y + 1]
+        else:
+            fits, used = all(map(_is_share, t)), w if spec.weighting != "label" else w and [w[t.index(max(t))]]
+        if not fits or not all(map(mp.isfinite, [s, *(used or ())])):
+            return _row_of(mpf("nan"), at)
+        finite = w and [w_c if mp.isfinite(w_c) else mpf(0) for w_c in w]
         x = [mpf(float(logits[index])) for index in at]
-        weight, a = _weighted(spec, w, t, smoothed)
+        weight, a = _weighted(spec, finite, t, smoothed)
         # The same of |w|: the sums of the absolute values of what these are the sums of.
-        weight_size, sizes = _weighted(spec, w and [abs(w_c) for w_c in w], t, smoothed)
+        weight_size, sizes = _weighted(spec, finite and [abs(w_c) for w_c in finite], t, smoothed)
         a, sizes = [s * a_c for a_c in a], [abs(s) * size for size in sizes]
         found = _softmax(spec, x, a, sizes, mpf(eps))
         return Row(at, True, s * weight, abs(s) * weight_size, *found, [sum(sizes)] * num_classes)
 
     return positions, ((i, row(i)) for i in np.ndindex(positions))
+
+
+def _row_of(x: Any, at: list[tuple[int, ...]], *, valid: bool = True) -> Row:
+    """Return a row of which each number is the same."""
+    return Row(at, valid, x, x, x, x, *([x] * len(at) for _ in range(3)))
+
+
+def _is_share(t: Any) -> bool:
+    return bool(mp.isfinite(t) and t >= 0)
 
 
 def _weighted(spec: SoftmaxCrossEntropy, w: list[Any] | None, t: list[Any], smoothed: list[Any]) -> tuple[Any, Any]:
@@ -259,9 +274,12 @@ def _sigmoid_rows(
         valid = mask is None or bool(_at_prefix(mask, position))
         t = mpf(float(targets[index])) if valid else mpf(0)
         if not valid or (spec.ignore_label is not None and t == spec.ignore_label):
-            return Row([index], False, mpf(0), mpf(0), mpf(0), mpf(0), [mpf(0)], [mpf(0)], [mpf(0)])
+            return _row_of(mpf(0), [index], valid=False)
         s = _sample_weight(sample_weight, position)
         neg, pos = mpf(float(w_neg[index])), mpf(float(w_pos[index]))
+        used = [neg, pos] if spec.weighting == "term" else [pos if t > 0.5 else neg]
+        if not _is_share(t) or not all(map(mp.isfinite, [s, *used])):
+            return _row_of(mpf("nan"), [index])
         smoothed = (1 - e) * t + e / 2
         weight, weight_size = (1 - t) * neg + t * pos, abs((1 - t) * neg) + abs(t * pos)
         if spec.weighting == "label":
@@ -340,6 +358,7 @@ def _reduce(
             condition = whole / cancelled if cancelled else condition
         if spec.reduction != "sum":
             d = _denominator(spec.reduction, positions, each) if denominator is None else mpf(float(denominator))
+            d = d if mp.isfinite(d) else mpf("nan")
             if d == 0:
                 total, size, factor = mpf("nan" if spec.zero_denominator == "nan" else 0), mpf(0), mpf(0)
             else:

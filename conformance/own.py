@@ -35,8 +35,8 @@ def cases_of(hello: Mapping[str, Any], spec: Spec | None, targets: Targets = "in
     """Return what to hand to a worker that says hello: the vectors or, with a spec, the cases of it."""
     if spec is None:
         return list(load())
-    takes = {"sample_weight": hello["sample_weight"], "upstream": hello["framework"] != "numpy"}
-    return cases_for(spec, targets=targets, **takes)
+    takes = {"sample_weight": hello["sample_weight"], "validate": hello.get("validate", False)}
+    return cases_for(spec, targets=targets, upstream=hello["framework"] != "numpy", **takes)
 
 
 def cases_for(
@@ -45,6 +45,7 @@ def cases_for(
     targets: Targets = "index",
     sample_weight: bool = True,
     upstream: bool = True,
+    validate: bool = False,
     num_classes: int | None = None,
     positions: Sequence[int] = (),
     dtypes: Sequence[str] = DTYPES,
@@ -56,8 +57,9 @@ def cases_for(
     spec : SoftmaxCrossEntropy or SigmoidCrossEntropy
     targets : "index" or "distribution"
         What a softmax loss takes.
-    sample_weight, upstream : bool
-        Whether the loss takes sample weights, and whether an upstream gradient can be handed to it.
+    sample_weight, upstream, validate : bool
+        Whether the loss takes sample weights, whether an upstream gradient can be handed to it, and whether it can be
+        told, by ``validate=False``, not to look at values: a bad one then makes its row NaN.
     num_classes : int, optional
         The length of the class axis. Default: what the spec's class weights say, else 5, or 3 outputs.
     positions : sequence of int
@@ -78,10 +80,12 @@ def cases_for(
         if dtype not in FORMATS:
             refuse("dtypes", f"be among {', '.join(FORMATS)}", repr(dtype))
     batches = _batches(spec, targets, num_classes or _num_classes(spec), tuple(positions))
-    return [case for dtype in dtypes for case in _cases(spec, dtype, batches, sample_weight, upstream)]
+    return [case for dtype in dtypes for case in _cases(spec, dtype, batches, sample_weight, upstream, validate)]
 
 
-def _cases(spec: Spec, dtype: str, batches: Batches, sample_weight: bool, upstream: bool) -> Iterator[Case]:
+def _cases(
+    spec: Spec, dtype: str, batches: Batches, sample_weight: bool, upstream: bool, validate: bool
+) -> Iterator[Case]:
     for name, (z, t, flags) in batches.items():
         logits, labels = _typed(spec, z, t, dtype)
         rng, shape = _generator(name), _positions(spec, logits.shape) if spec.reduction == "none" else ()
@@ -105,6 +109,9 @@ def _cases(spec: Spec, dtype: str, batches: Batches, sample_weight: bool, upstre
                         flags=("WrappedIndex",),
                         error=ExpectedError("Exception", ()),
                     )
+                    if validate:
+                        unseen, guarded = {"validate": False}, ("UncheckedValue",)
+                        yield _case(f"own-unchecked-{ending}-{dtype}", spec, logits, outside, unseen, up, guarded)
 
 
 def _generator(name: str) -> np.random.Generator:

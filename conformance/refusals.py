@@ -49,16 +49,18 @@ def refusal(
         value = arguments.get(name)
         if isinstance(value, TypedArray) and value.shape != positions[: len(value.shape)]:
             return "ValueError", name
-    for name in ("sample_weight", "class_weight"):
+    looked_at = arguments.get("validate") is not False
+    for name in ("sample_weight", "class_weight") if looked_at else ():
         for value in arguments[name] if isinstance(arguments.get(name), tuple) else [arguments.get(name)]:
             if isinstance(value, TypedArray) and not np.isfinite(value.values).all():
                 return "ValueError", name
     denominator = arguments.get("denominator")
     if denominator is not None:
         value = denominator.values if isinstance(denominator, TypedArray) else denominator
-        if not spec.reduction.startswith("mean") or not np.isfinite(value):
+        is_seen = looked_at or not isinstance(denominator, TypedArray)
+        if not spec.reduction.startswith("mean") or (is_seen and not np.isfinite(value)):
             return "ValueError", "denominator"
-    return _values(spec, targets, shape, axis, positions, mask)
+    return _values(spec, targets, shape, axis, positions, mask) if looked_at else None
 
 
 def _softmax_targets(

@@ -26,6 +26,7 @@ def answer(backend: Backend, request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         logits, targets, upstream = (_decode(backend, request[name]) for name in ("logits", "targets", "upstream"))
         arguments = {name: _decode(backend, value) for name, value in request["arguments"].items()}
+        before = _decode(backend, request.get("before"))
         if layout := request.get("layout"):
             logits = backend.glue.lay(logits, layout)
             if layout != "far":  # logits alone are that large
@@ -34,6 +35,8 @@ def answer(backend: Backend, request: Mapping[str, Any]) -> dict[str, Any]:
         return {**reply, "not_run": str(reason)}
     try:
         spec = from_dict(request["spec"])
+        if before is not None:
+            backend.glue.run(spec, logits, before, arguments, upstream)
         loss, gradient = backend.glue.run(spec, logits, targets, arguments, upstream, request.get("again", False))
         return {**reply, "loss": _encode(backend, loss), "gradient": _encode(backend, gradient)}
     except NotRun as reason:
@@ -74,6 +77,7 @@ def serve(requests: IO[str], replies: IO[str], name: str, framework: str | None)
             "backend": name,
             "framework": backend.glue.framework,
             "sample_weight": backend.takes_sample_weight,
+            "validate": backend.takes_validate,
             "versions": backend.versions,
         }
     )

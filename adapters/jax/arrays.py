@@ -54,6 +54,9 @@ class JaxArrays(Compiled, ArrayFunctions):
     def pick(self, x: Array, index: Array, axis: int) -> Array:
         return self.sum(self.where(self.positions(x.shape[axis], axis, x) == index, x, 0.0), axis)
 
+    def max(self, x: Array, axis: int) -> Array:
+        return jnp.max(x, axis=axis, keepdims=True)
+
     def sum(self, x: Array, axis: int | None = None) -> Array:
         # Equal terms, added up one after another in their own type, all round to the same side.
         wide = self.wide if x.dtype == self.float32 else None

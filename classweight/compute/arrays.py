@@ -114,14 +114,12 @@ class ArrayFunctions:
         self.exp, self.expm1, self.log, self.log1p, self.where = xp.exp, xp.expm1, xp.log, xp.log1p, xp.where
         self.equal = operator.eq
         self.on_host = xp.__name__ != "cupy"
-        # The standard has neither `out=` nor assignment by an index array; NumPy and CuPy have both.
-        self.in_place = hasattr(xp, "put_along_axis")
+        # What arrays of NumPy and CuPy have beside the standard.
+        self.has_methods = hasattr(xp, "put_along_axis")
         # NumPy's functions are wrappers of these, which cost a small batch microseconds.
-        reductions: Any = (xp.sum, xp.any, xp.max, xp.min)
-        if xp is np:
-            reductions = (f.reduce for f in (np.add, np.logical_or, np.maximum, np.minimum))
-        self._sum, self._any, self._max, self._min = reductions
-        self.reshape = _reshape if self.in_place else xp.reshape
+        reductions: Any = (np.add.reduce, np.logical_or.reduce) if xp is np else (xp.sum, xp.any)
+        self._sum, self._any = reductions
+        self.reshape = _reshape if self.has_methods else xp.reshape
 
         @lru_cache(maxsize=64)
         def weights(spec: Any, num_classes: int, device: str) -> Any:
@@ -130,7 +128,7 @@ class ArrayFunctions:
         self._weights = weights
 
     def kind(self, x: Array) -> Kind:
-        return (_kind if self.in_place else _kind.__wrapped__)(x.dtype)
+        return (_kind if self.has_methods else _kind.__wrapped__)(x.dtype)
 
     def asarray(self, x: Any, like: Array, name: str) -> Array:
         if isinstance(x, type(like)):
@@ -171,16 +169,6 @@ class ArrayFunctions:
     def any(self, x: Array, axis: int | None = None) -> Array:
         return self._any(x, axis=axis, keepdims=axis is not None)
 
-    def clear(self, x: Array, condition: Array) -> Array:
-        """Return ``x``, which may be written over, with zeros; the host saves the pass where there are none to set."""
-        return self.where(condition, 0.0, x) if not self.on_host or self.any(condition) else x
-
-    def max(self, x: Array, axis: int | None = None) -> Array:
-        return self._max(x, axis=axis, keepdims=axis is not None)
-
-    def min(self, x: Array, axis: int | None = None) -> Array:
-        return self._min(x, axis=axis, keepdims=axis is not None)
-
     def argmax(self, x: Array, axis: int) -> Array:
         return self.expand_dims(self.xp.argmax(x, axis=axis), axis)
 
@@ -188,65 +176,18 @@ class ArrayFunctions:
         return self.reshape(self.xp.arange(n, dtype=self.int64), class_shape(n, axis, like.ndim))
 
     def take(self, values: Array, index: Array) -> Array:
-        if self.in_place:
+        if self.has_methods:
             return values.take(index)
         return self.reshape(self.xp.take(values, self.reshape(index, (-1,)), axis=0), index.shape)
 
     def pick(self, x: Array, index: Array, axis: int) -> Array:
         return self.xp.take_along_axis(x, index, axis=axis)
 
-    def put(self, x: Array, index: Array, values: Array | float, axis: int) -> Array:
-        """Return ``x``, which may be written over, with ``values`` at ``index`` along ``axis``."""
-        if self.in_place:
-            self.xp.put_along_axis(x, index, values, axis)
-            return x
-        return self.where(self.positions(x.shape[axis], axis, x) == index, values, x)
-
-    def subtract(self, x: Array, y: Array, out: Array | None) -> Array:
-        """Return x - y, written to ``out`` where there is one."""
-        return x - y if out is None or not self.in_place else self.xp.subtract(x, y, out=out)
-
-    def multiply(self, x: Array, y: Array) -> Array:
-        """Return the product in memory of its own, its last axis contiguous."""
-        return np.multiply(x, y, order="C") if self.xp is np else x * y
-
-    def transpose(self, x: Array, order: tuple[int, ...]) -> Array:
-        """Return the axes in another order."""
-        return x.transpose(order) if self.in_place else self.xp.permute_dims(x, order)
-
-    def exp_of(self, x: Array, out: Array | None) -> Array:
-        """Return exp(x), written to ``out`` where there is one."""
-        return self.xp.exp(x) if out is None or not self.in_place else self.xp.exp(x, out=out)
-
     def detach(self, x: Array) -> Array:
         return x
 
     def eps(self, x: Array) -> float:
         return 2.0**-7 if "bfloat16" in str(x.dtype) else float(self.xp.finfo(x.dtype).eps)
-
-
-class Entries:
-    """The entries at ``index`` along an axis, one a row: found once, read and written often."""
-
-    def __init__(self, xp: ArrayFunctions, x: Array, index: Array, axis: int) -> None:
-        self.xp, self.index, self.axis = xp, index, axis
-        self.flat = None
-        if xp.xp is np and x.ndim == 2:
-            n, inner = x.shape[1 - axis], x.shape[1]
-            self.flat = index * inner + np.arange(n) if axis == 0 else index + inner * np.arange(n)[:, None]
-
-    def get(self, x: Array) -> Array:
-        """Return the entries of ``x``."""
-        if self.flat is None:
-            return self.xp.pick(x, self.index, self.axis)
-        return x.reshape(-1).take(self.flat)
-
-    def put(self, x: Array, values: Array | float) -> Array:
-        """Return ``x``, which is contiguous and may be written over, with these entries."""
-        if self.flat is None:
-            return self.xp.put(x, self.index, values, self.axis)
-        x.reshape(-1)[self.flat] = values
-        return x
 
 
 def wide_weights(spec: Any, num_classes: int, array: Callable[[Any], Array]) -> Any:

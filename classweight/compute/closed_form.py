@@ -105,7 +105,8 @@ def _dense_coefficients(xp: ArrayFunctions, c: SoftmaxCoefficients, z: Array) ->
     if c.index is None:
         a = c.targets * product(c.alpha, c.column)
     else:
-        a = xp.where(xp.positions(z.shape[c.axis], c.axis, z) == c.index, product(c.alpha, None), 0.0)
+        alpha = product(c.alpha, None)
+        a = xp.where(xp.positions(z.shape[c.axis], c.axis, z) == c.index, alpha, 0 * alpha)  # of a bad row all are NaN
     return a if c.beta is None else a + product(c.beta, c.row)
 
 

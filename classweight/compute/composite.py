@@ -37,6 +37,8 @@ def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoeffici
     if c.targets is None:
         dense = None
         alive = ~xp.equal(alpha, 0)
+        if spec.inputs != "logits":  # whose slopes are of the target alone: of a bad row all shall be NaN
+            z = unless(xp, ~((c.alpha >= 0) | (c.alpha < 0)), z)
     else:
         dense = alpha * c.targets if column is None else alpha * (c.targets * column)
         alive = xp.any(~xp.equal(dense, 0), axis)

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import call as calls
 from ..call import Call, check_targets
-from ..lowering import denominator_of_rows, parts_of, unless_empty
+from ..lowering import changed, denominator_of_rows, parts_of, unless_empty
 from ..spec import SoftmaxCrossEntropy
 from . import closed_form, threads
 from .arrays import Array, ArrayFunctions
@@ -444,7 +444,10 @@ class Repeated:
         targets, lowered = _targets(call), parts_of(host, call, host.wide)
         f = lowered.factors()
         name, wide, options, self.column, self.row, *self.numbers = _told(call, lowered, f, targets)
-        self.call = replace(call, logits=z._replace(owner=None), targets=None, class_weight=None)
+        spec = call.spec
+        if call.class_weight is None and spec.reduction in ("mean_over_weights", "mean_over_nonzero"):  # each weighs 1
+            spec = changed(spec, reduction="mean_over_positions")
+        self.call = replace(call, spec=spec, logits=z._replace(owner=None), targets=None, class_weight=None)
         self.by_class = getattr(f, "by_target", None)
         self.by_target = 0 if self.by_class is None else address_of(self.by_class)
         self.weights: Any = getattr(lowered, "w", None) if call.hard else None  # before smoothing
@@ -489,10 +492,7 @@ class Repeated:
         if self.looks and np.minimum.reduce(targets, None) < 0:
             return None
         try:
-            weights = (
-                (lambda: np.full(1, math.prod(self.call.position_shape))) if w is None else (lambda: w.take(targets))
-            )
-            denominator = denominator_of_rows(host, self.call, weights)
+            denominator = denominator_of_rows(host, self.call, lambda: w.take(targets))
         except IndexError:
             return None
         if denominator is not None and not TINY < abs(denominator) < 1 / TINY:

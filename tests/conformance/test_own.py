@@ -13,7 +13,10 @@ import classweight.adapters.numpy as cwn
 import classweight.adapters.torch as cwt
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy, conventions
 from classweight.conformance import assert_conforms
+from classweight.conformance.backends import own_backend
+from classweight.conformance.cases import load
 from classweight.conformance.own import cases_for
+from classweight.conformance.worker import answer
 
 SPECS: dict[str, Any] = {
     "plain": SoftmaxCrossEntropy(),
@@ -150,3 +153,21 @@ def test_a_badly_rounded_loss_looks_like_itself() -> None:
     with pytest.raises(AssertionError) as caught:
         assert_conforms(naive, SPECS["plain"], "torch")
     assert "looks like" not in str(caught.value)
+
+
+def test_a_loss_that_can_be_told_not_to_look_must_give_nan_for_a_bad_index() -> None:
+    def loss(logits: Any, targets: Any, sample_weight: Any = None, validate: bool | None = None) -> Any:
+        return cwt.loss(SPECS["plain"], logits, targets, sample_weight, validate=validate)
+
+    def wrapping(logits: Any, targets: Any, validate: bool | None = None) -> Any:
+        return loss(logits, targets if validate is None else targets % logits.shape[1])
+
+    assert_conforms(loss, SPECS["plain"], "torch")
+    with pytest.raises(AssertionError, match=r"own-unchecked-of-C-float32:\nloss is [\d.]+, but should be nan"):
+        assert_conforms(wrapping, SPECS["plain"], "torch")
+
+
+def test_a_loss_that_cannot_be_told_is_not_run() -> None:
+    (case,) = (case for case in load() if case.id == "unchecked-good-float32-native")
+    backend = own_backend("mine", lambda z, t: cwt.loss(SPECS["plain"], z, t), "torch")
+    assert answer(backend, case.request())["not_run"] == "the loss has no argument `validate`"

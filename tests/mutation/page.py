@@ -1,6 +1,6 @@
 """Write the tables of docs/what-does-the-suite-catch.md from the results of `random_mutants` and the catalogue.
 
-``python tests/mutation/page.py RESULTS...`` exits with 1 if a mutant survived for which survivors.json has no reason.
+``python tests/mutation/page.py RESULTS...`` exits with 1 if a mutant was not killed and survivors.json has no reason.
 """
 
 from __future__ import annotations
@@ -16,18 +16,27 @@ HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "what-does-the-suite-catch.md"
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 RESULTS = ("killed", "survived", "unreached")
+NAMES = ("file", "function", "before", "after")
+# Changes of one function and reason that a row names.
+SHOWN = 3
 Line = Mapping[str, Any]
 
 
 def reasons() -> dict[tuple[str, ...], str]:
-    """Return why a mutant that survives changes no number that the suite sees, by file, function and change."""
+    """Return why a mutant is not killed, by file, function and change; what is not reached needs no change, or none."""
     known = json.loads((HERE / "survivors.json").read_text())
-    return {(x["file"], x["function"], x["before"], x["after"]): x["why"] for x in known}
+    return {tuple(x[name] for name in NAMES if name in x): x["why"] for x in known}
+
+
+def reason(line: Line, why: Mapping[tuple[str, ...], str]) -> str | None:
+    """Return the reason of a mutant that was not killed."""
+    fewest = 1 if line["result"] == "unreached" else len(NAMES)
+    return next((why[key(line)[:n]] for n in range(len(NAMES), fewest - 1, -1) if key(line)[:n] in why), None)
 
 
 def key(line: Line) -> tuple[str, ...]:
     """Return by what a survivor's reason is found: not by its line, which moves."""
-    return tuple(line[name] for name in ("file", "function", "before", "after"))
+    return tuple(line[name] for name in NAMES)
 
 
 def merged(lines: Iterable[Line]) -> list[Line]:
@@ -47,14 +56,20 @@ def tables(lines: Sequence[Line], why: Mapping[tuple[str, ...], str]) -> Iterato
         counts = Counter(line["result"] for line in lines if not file or line["file"] == file)
         name = f"`{file}`" if file else "all"
         yield f"| {name} | {counts.total()} | " + " | ".join(str(counts[result]) for result in RESULTS) + " |"
-    for result, title in (("survived", "survived, and why"), ("unreached", "not reached by the suite")):
+    for result, title in (("survived", "survived, and why"), ("unreached", "not reached by the suite, and why")):
         yield ""
-        yield f"| {title} | change | |"
+        yield f"| {title} | changes | |"
         yield "|---|---|---|"
-        shown = {(key(line), line["line"]) for line in lines if line["result"] == result}
-        for (file, function, before, after), _ in sorted(shown):
-            reason = why.get((file, function, before, after), "" if result == "unreached" else "unexplained")
-            yield f"| `{file}`: `{function}` | {_code(before)} → {_code(after)} | {reason} |"
+        groups: dict[tuple[str, ...], list[str]] = {}
+        for line in sorted(
+            (line for line in lines if line["result"] == result), key=lambda line: (*key(line), line["line"])
+        ):
+            group = line["file"], line["function"], reason(line, why) or "unexplained"
+            groups.setdefault(group, []).append(f"{_code(line['before'])} → {_code(line['after'])}")
+        for (file, function, text), changes in groups.items():
+            each = list(dict.fromkeys(changes))
+            more = f"; {len(each) - SHOWN} more" if len(each) > SHOWN else ""
+            yield f"| `{file}`: `{function}` | {'; '.join(each[:SHOWN])}{more} | {text} |"
 
 
 def _code(text: str) -> str:
@@ -69,9 +84,9 @@ def main(arguments: Sequence[str]) -> int:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     PAGE.write_text("\n".join([before + BEGIN, "", *tables(lines, why), "", END + after]))
-    unexplained = [line for line in lines if line["result"] == "survived" and key(line) not in why]
+    unexplained = [line for line in lines if line["result"] != "killed" and reason(line, why) is None]
     for line in unexplained:
-        print(f"unexplained: {line['file']}:{line['line']} {line['before']!r} -> {line['after']!r}")
+        print(f"unexplained, {line['result']}: {line['file']}:{line['line']} {line['before']!r} -> {line['after']!r}")
     print(dict(Counter(line["result"] for line in lines)))
     return 1 if unexplained else 0
 

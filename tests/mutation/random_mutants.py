@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import sys
 import tempfile
@@ -32,7 +33,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 # Compiled kernels, which a process need not compile anew unless they are what is changed.
 KERNELS = "classweight.compute.cpu_kernels"
-FRAMEWORKS = ("torch", "chainer", "tensorflow", "jax")
+FRAMEWORKS = ("torch", "chainer", "tensorflow", "jax", "keras")
 SKIPPED = {"refuse", "ImportError", "ValueError", "TypeError", "lru_cache", "TypeVar", "cast"}
 ARITHMETIC = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
 LOGIC = {ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.And: ast.Or, ast.Or: ast.And}
@@ -161,27 +162,61 @@ def forget(kept: Sequence[str]) -> None:
         del sys.modules[name]
 
 
-def suite(backend: str, elements: int) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Yield what judges, and the request: the vectors in an order that catches soon, then the sweeps."""
+def suite(part: int | None, elements: int) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yield what judges, and the request: so many of the vectors in an order that catches soon, then the sweeps."""
     from classweight.conformance import sweeps
     from classweight.conformance.cases import load
 
     cases = [case for case in load() if case.tier == "required"]
     random.Random(0).shuffle(cases)
-    for case in cases:
+    for case in cases[:part]:
         yield case, case.request()
     for sweep in sweeps.plan(elements):
         for case in sweeps.cases(sweep):
             yield case, case.request()
 
 
+def made_backend(name: str) -> Any:
+    """Return a backend of the suite, or the arrays of a library that has what the array API standard has and no more.
+
+    CuPy runs the same code, where there is a GPU.
+    """
+    from classweight.conformance.backends import Backend, NotRun, NumPy, make_backend
+
+    if name != "array-api":
+        return make_backend(name)
+    import array_api_strict
+
+    from classweight.call import prepare
+    from classweight.compute import closed_form
+    from classweight.compute.arrays import ArrayFunctions
+
+    strict = ArrayFunctions(array_api_strict)
+
+    class Strict(NumPy):
+        def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
+            if dtype.endswith("float16"):
+                raise NotRun("the standard has no half types")
+            return array_api_strict.asarray(super().decode(data, dtype, shape))
+
+        def lay(self, x: Any, layout: str) -> Any:
+            return x
+
+    def loss(spec: Any, logits: Any, targets: Any, upstream: Any = None, validate: Any = None, **arguments: Any) -> Any:
+        call = prepare(strict, spec, logits, targets, **arguments, check_values=validate is not False)
+        return closed_form.loss_and_grad(strict, call, upstream)
+
+    glue = Strict("")
+    glue.loss = loss
+    return Backend(name, glue, {})
+
+
 def judged(backend: str, cases: Sequence[Any], judge: Any) -> str | None:
     """Return the first failure of the library as it is imported now."""
-    from classweight.conformance.backends import make_backend
     from classweight.conformance.worker import answer
 
     try:
-        made = make_backend(backend)
+        made = made_backend(backend)
         for case, request in cases:
             with np.errstate(all="ignore"):
                 reply = answer(made, request)
@@ -226,12 +261,16 @@ def reached(backend: str, cases: Sequence[Any], judge: Any, paths: Sequence[Path
     return {ours[path]: sorted(lines) for path, lines in found.items()}
 
 
-def apart(function: Callable[[], Any], seconds: float) -> Any:
-    """Return what a function returns in a process of its own, "it hung" or how it ended."""
+def apart(function: Callable[[], Any], seconds: int) -> Any:
+    """Return what a function returns in a process of its own, "it hung" or how it ended.
+
+    Seconds are those of a processor, of which a busy machine may give few: one that waits has ten times as long.
+    """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
 
     def run() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
@@ -242,12 +281,13 @@ def apart(function: Callable[[], Any], seconds: float) -> Any:
     process.start()
     theirs.close()
     try:
-        if not ours.poll(seconds):
+        if not ours.poll(10 * seconds):
             return "it hung"
         return ours.recv()
     except EOFError:
         process.join()
-        return f"it ended with status {process.exitcode}"
+        status = process.exitcode
+        return "it hung" if status == -signal.SIGXCPU else f"it ended with status {status}"
     finally:
         with suppress(ProcessLookupError):
             os.kill(process.pid or 0, signal.SIGKILL)
@@ -266,9 +306,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backend", action="append", required=True)
     parser.add_argument("--count", type=int, default=20, help="mutants a file")
+    parser.add_argument("--left", type=Path, nargs="*", help="results: of their mutants, those that were not killed")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", type=int, help="vectors, where each takes long; default: all")
     parser.add_argument("--elements", type=int, default=20_000, help="of the sweeps")
-    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seconds", type=int, default=600, help="of a processor, for a mutant")
     parser.add_argument("--no-compiler", action="store_true", help="hide Numba: what arrays compute is judged")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("files", type=Path, nargs="+")
@@ -276,23 +318,25 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     if options.no_compiler:
         sys.modules["numba"] = None  # type: ignore[assignment]
-    for name in {backend.partition(":")[0] for backend in options.backend} & set(FRAMEWORKS):
-        importlib.import_module(name)
+    for backend in options.backend:
+        name, _, variant = backend.partition(":")
+        if name == "keras":
+            os.environ["KERAS_BACKEND"] = variant
+        for each in {name, variant} & set(FRAMEWORKS):
+            importlib.import_module(each)
     paths = [path.resolve() for path in options.files]
 
     from classweight.conformance.judge import judge
 
-    cases = list(suite("", options.elements))
+    cases = list(suite(options.part, options.elements))
     kept = []
     if not options.no_compiler and any(
         backend.partition(":")[0] in ("numpy", "torch", "chainer") for backend in options.backend
     ):
         assert judged("numpy", cases, judge) is None  # compiles the kernels, once for all
         kept = [KERNELS, "classweight.compute"]
-    known = set()
-    if options.out.exists():
-        lines = map(json.loads, options.out.read_text().splitlines())
-        known = {(line["file"], line["function"], line["line"], line["before"], line["after"]) for line in lines}
+    known = _lines([options.out])
+    left = _lines(options.left or ())
 
     @lru_cache
     def lines_of(backend: str) -> dict[str, list[int]]:
@@ -308,11 +352,12 @@ def main() -> int:
     with options.out.open("a") as out:
         for path in paths:
             found = sites(ast.parse(path.read_text()))
-            chosen = random.Random(f"{options.seed}{path.name}").sample(range(len(found)), len(found))[: options.count]
-            for number in sorted(chosen):
+            chosen = random.Random(f"{options.seed}{path.name}").sample(range(len(found)), len(found))
+            for number in sorted(chosen if options.left else chosen[: options.count]):
                 tree, site = mutated(path, number)
                 file = str(path.relative_to(ROOT))
-                if (file, site.owner, site.line, site.before, site.after) in known:
+                change = (file, site.owner, site.line, site.before, site.after)
+                if change in known or (options.left and left.get(change, "killed") == "killed"):
                     continue
                 started, failure, by = time.monotonic(), None, ""
                 is_kernel = module_of(path) == KERNELS
@@ -349,6 +394,17 @@ def main() -> int:
     counted = Counter(json.loads(line)["result"] for line in options.out.read_text().splitlines())
     print(dict(counted))
     return 0
+
+
+def _lines(results: Sequence[Path]) -> dict[tuple[Any, ...], str]:
+    """Return what became of each change."""
+    lines = [json.loads(line) for path in results if path.exists() for line in path.read_text().splitlines()]
+    names = ("file", "function", "line", "before", "after")
+    found: dict[tuple[Any, ...], str] = {}
+    for line in lines:
+        change = tuple(line[name] for name in names)
+        found[change] = "killed" if "killed" in (line["result"], found.get(change)) else line["result"]
+    return found
 
 
 def _runs(node: ast.AST, lines: Sequence[int]) -> bool:

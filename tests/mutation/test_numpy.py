@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .page import key, merged
+from .page import key, merged, reason
 from .random_mutants import ROOT
 
 
@@ -28,3 +28,11 @@ def test_what_one_backend_kills_is_killed() -> None:
     line = {"file": "f", "function": "g", "before": "a", "after": "b", "line": 1}
     results = merged([{**line, "result": result} for result in ("unreached", "killed", "survived")])
     assert [(key(found), found["result"]) for found in results] == [(("f", "g", "a", "b"), "killed")]
+
+
+def test_what_is_not_reached_needs_a_reason_for_its_function_alone() -> None:
+    line = {"file": "f", "function": "g", "before": "a", "after": "b", "line": 1, "result": "unreached"}
+    why = {("f", "g"): "only elsewhere", ("f", "h", "a", "b"): "the same number"}
+    assert reason(line, why) == "only elsewhere"
+    assert reason({**line, "result": "survived"}, why) is None
+    assert reason({**line, "function": "h", "result": "survived"}, why) == "the same number"
