@@ -29,7 +29,7 @@ from .shards import Share
 
 # Of a chunk's logits, where that is no less than so many rows: fewer do not repay a pass over the weight's gradient,
 # which costs more where it is added up in another type.
-CHUNK_BYTES, HALF_BYTES, LEAST_ROWS = 1 << 26, 1 << 27, 256
+CHUNK_BYTES, HALF_BYTES, LEAST_ROWS = 1 << 26, 1 << 27, 512
 # Of such sums, at a time: the allocator gives back to the system what is as large.
 PART_BYTES = 1 << 26
 # Logits whose coefficients are looked at, at a time.

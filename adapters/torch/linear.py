@@ -39,7 +39,7 @@ def linear_loss(
 ) -> Tensor:
     """Return ``loss(spec, F.linear(hidden, weight, bias), targets, ...)`` without the logits in memory.
 
-    Logits are made for a chunk of rows at a time, 64 MiB of them (128 of half types) or 256 rows if that is more, and
+    Logits are made for a chunk of rows at a time, 64 MiB of them (128 of half types) or 512 rows if that is more, and
     become their gradient where they lie. Rows that are ignored, masked or weigh nothing are left out before, so they
     cost nothing, and what they hold reaches no gradient, NaN included. Over the chunks gradients of a weight in a half
     type are added up in float32.
