@@ -376,8 +376,8 @@ def _rows_at_once(n: int, layer: Layer) -> int:
     """Return the rows of a chunk; all but the last, which may be shorter, have as many."""
     classes, features = layer.weight.shape
     most = (HALF_BYTES if layer.dtype in HALF else CHUNK_BYTES) // ((classes or 1) * layer.dtype.itemsize)
-    if layer.share is not None:  # the same on all ranks, of arrays of a wider type
-        most = CHUNK_BYTES // (max(layer.share.sizes) * 4)
+    if layer.share is not None:  # the same on all ranks; a few arrays of float32 are made of them
+        most = CHUNK_BYTES // (max(layer.share.sizes) * 16)
     elif layer.dtype is torch.bfloat16 and n <= most + features:
         return n  # whose logits take no more than the sums over several chunks
     return -(-n // -(-n // max(LEAST_ROWS, most))) if n else 0

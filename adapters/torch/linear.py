@@ -57,10 +57,10 @@ def linear_loss(
     captured, and those of `torch.compile` on a GPU, go by way of all logits.
 
     A layer may be shared out over the processes of a ``group``, as tensor parallelism does: each rank has the weights
-    of some classes, and a few arrays of the size of a chunk of their logits. The loss and the gradient of ``hidden``
-    are then those of all classes, the same on every rank; do not add the latter up again. All ranks must make the call,
-    and its backward: a few numbers a row are exchanged, and the gradient of ``hidden``. What one rank refuses of the
-    layer, all do.
+    of some classes, and about four arrays of a chunk of their logits, of 16 MiB or 256 rows; fourteen where targets are
+    smoothed or soft. The loss and the gradient of ``hidden`` are then those of all classes, the same on every rank; do
+    not add the latter up again. All ranks must make the call, and its backward: a few numbers a row are exchanged, and
+    the gradient of ``hidden``. What one rank refuses of the layer, all do.
 
     Parameters
     ----------

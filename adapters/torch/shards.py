@@ -96,7 +96,12 @@ def _refuse(refusal: Exception | None, own: tuple[int, str], everyone: list[tupl
 
 
 class ShardArrays(TorchArrays):
-    """The array functions of a closed form, of whose sums `whole` makes those over the classes of all ranks."""
+    """The array functions of a closed form, of whose sums `whole` makes those over the classes of all ranks.
+
+    What `exp`, `with_entries` and `times` are given is an array of its own that nobody reads again: it is written over.
+    """
+
+    exp: Any = torch.exp_
 
     def __init__(self, share: Share, recomputes_exp: bool) -> None:
         self.share, self.recomputes_exp = share, recomputes_exp
@@ -136,7 +141,6 @@ class ShardArrays(TorchArrays):
         return torch.where(is_own, x.gather(axis, index), 0.0) if x.shape[axis] else x.new_zeros(index.shape)
 
     def with_entries(self, x: Tensor, index: Tensor, values: Tensor | None, axis: int) -> Tensor:
-        """Return ``x``, which is written over."""
         is_own, index = self._own(index)
         if not x.shape[axis]:
             return x
@@ -150,7 +154,7 @@ class ShardArrays(TorchArrays):
         return torch.where(alpha == 0, 0.0, losses * alpha)
 
     def times(self, x: Tensor, rows: Tensor) -> Tensor:
-        return torch.where(rows == 0, 0.0, x * rows)
+        return x.mul_(rows).masked_fill_(rows == 0, 0.0)
 
 
 def halves_of(share: Share, call: Call, recomputes_exp: bool = False) -> Any:
