@@ -190,8 +190,10 @@ class Torch:
 
     def _graph(self, spec: Any) -> Callable[..., Any]:
         self.torch.compiler.reset()  # each spec is a graph of its own, and Dynamo stops after a few of one function
+        compiled: Any = self.torch.compile  # whose types have no limit
         # Of one spec there are as many graphs as shapes, types and arguments.
-        return self.torch.compile(self.loss, fullgraph=True, backend="aot_eager", recompile_limit=1000)
+        graph: Callable[..., Any] = compiled(self.loss, fullgraph=True, backend="aot_eager", recompile_limit=1000)
+        return graph
 
 
 def _is_scaled_exactly(spec: Any, logits: Any, upstream: Any) -> bool:
