@@ -32,7 +32,7 @@ PARITY = {
 }
 # Which session's environment mutants of these files are judged in, on which backends, and how many of each file: all
 # that others have left where that is None. Where each case is compiled anew, a part of the suite judges.
-SLOW = ("--part", "100", "--elements", "1")
+SLOW = ("--part", "125", "--elements", "1")
 MUTANTS: dict[str, list[tuple[tuple[str, ...], int | None, tuple[str, ...]]]] = {
     "tests": [
         (
