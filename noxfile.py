@@ -115,17 +115,17 @@ LOWEST = {
     ),
 }
 
-# Which session's environment an adapter is soaked in, and for how many steps: fewer where each shape is compiled.
+# Which session's environment an adapter is soaked in.
 SOAK = {
-    "tests": {"numpy": 100_000, "torch": 100_000},
-    "chainer": {"chainer": 100_000},
-    "tensorflow": {"tensorflow": 5_000, "jax": 5_000},
+    "tests": ("numpy", "torch"),
+    "chainer": ("chainer",),
+    "tensorflow": ("tensorflow", "jax", "keras:tensorflow", "keras:torch", "keras:jax"),
 }
 
 nox.options.default_venv_backend = "virtualenv"  # uv knows other variables than pip
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["package", "core", "lint", "docs", "tests", "tensorflow", "chainer"]
+nox.options.sessions = ["package", "core", "lint", "docs", "tests", "tensorflow", "chainer", "trainers"]
 
 
 def constrain(session: nox.Session, environment: str) -> None:
@@ -225,7 +225,7 @@ def tests(session: nox.Session) -> None:
     here = ("__init__", "__pycache__", "numpy", "torch")
     others = [path.name for path in ROOT.glob("adapters/*") if path.stem not in here]
     ignored = [f"--ignore-glob=/*/classweight/adapters/{name}" for name in others]
-    ignored += [f"--ignore-glob=/*/tests/*/*_{name}.py" for name in (*ELSEWHERE, "trainers", "triton")]
+    ignored += [f"--ignore-glob=/*/tests/*/*_{name}.py" for name in (*ELSEWHERE, "trainers", "spark", "triton")]
     pytest(session, "tests", "--doctest-modules", "--pyargs", "classweight", *ignored)
     if sys.platform == "linux":
         pytest(session, *files("triton"), TRITON_INTERPRET="1")
@@ -259,9 +259,16 @@ def chainer(session: nox.Session) -> None:
 
 @nox.session(requires=["package"])
 def trainers(session: nox.Session) -> None:
-    """Test the examples and pages on transformers, accelerate, Lightning and Spark, which needs Java."""
+    """Test the examples and pages on transformers, accelerate, Lightning and Ray."""
     install(session, "trainers", "[torch]", *groups("pytest", "trainers"))
     pytest(session, *files("trainers"))
+
+
+@nox.session(requires=["package"])
+def spark(session: nox.Session) -> None:
+    """Test the example on Spark, which needs Java."""
+    install(session, "trainers", "", *groups("pytest", "spark"))
+    pytest(session, *files("spark"))
 
 
 @nox.session(requires=["package"], python="3.11")
@@ -323,8 +330,8 @@ def soak(session: nox.Session) -> None:
     """Run many steps of changing shapes on every adapter, whose memory must stay; steps in threads and in workers."""
     pythons = environments(session, SOAK)
     for home, adapters in SOAK.items():
-        for name, steps in adapters.items():
-            session.run(pythons[home], "tests/soak/steps.py", name, str(steps))
+        for name in adapters:
+            session.run(pythons[home], "tests/soak/steps.py", name, "100000")
 
 
 @nox.session(venv_backend="none")

@@ -1,4 +1,4 @@
-"""All that a GPU has to show, in one text: its tests, the conformance of the backends on it, and the benchmark.
+"""All that a GPU has to show, in one text: its tests, the conformance of the backends on it, and the benchmarks.
 
     python benchmarks gpu --out FOLDER
 
@@ -28,7 +28,7 @@ __all__ = ["Stage", "main", "plan"]
 
 ROOT = Path(__file__).parents[1]
 # The clocks run alone, after what may run side by side.
-SIDE_BY_SIDE_SECONDS, BENCHMARK_SECONDS = 270, 240
+SIDE_BY_SIDE_SECONDS, BENCHMARK_SECONDS, LINEAR_SECONDS = 250, 190, 90
 # A shape that is begun is measured to its end.
 LAST_SHAPE_SECONDS = 45
 # A graph is compiled for each case.
@@ -58,10 +58,17 @@ def plan(device: str, quick: bool, folder: Path) -> list[list[Stage]]:
     clock = ["benchmarks", "--device", device, "--framework", "torch:rivals", "--json", str(folder / "benchmark.json")]
     clock += ["--seconds", "0.3", "--no-memory", "--within", str(BENCHMARK_SECONDS - LAST_SHAPE_SECONDS)]
     clock += ["--pairs", "2", *_each("--shape", ("bf16-64x10",))] if quick else _each("--shape", ON_A_GPU)
+    linear = ["benchmarks", "linear", "--device", device]
+    if quick:
+        linear += ["--rows", "8", "--features", "4", "--classes", "5", "--type", "float32", "--peak", "ours"]
+    else:
+        shapes = {"--type": ("bfloat16", "float32"), "--classes": ("128256", "32000")}
+        linear += ["--rows", "8192", *[word for option, values in shapes.items() for word in _each(option, values)]]
     together = {"tests": tests, "conformance": [*suite, *_each("--backend", backends)], "compiled": compiled}
     return [
         [Stage(name, [sys.executable, *command], SIDE_BY_SIDE_SECONDS) for name, command in together.items()],
         [Stage("benchmark", [sys.executable, *clock], BENCHMARK_SECONDS)],
+        [Stage("linear", [sys.executable, *linear], LINEAR_SECONDS)],
     ]
 
 

@@ -98,7 +98,7 @@ def test_what_a_gpu_has_to_show_is_one_text(tmp_path: Path) -> None:
     done = gpu("--out", str(tmp_path), "--device", "cpu", "--quick")
     assert done.returncode == 0, done.stdout + done.stderr
     text = (tmp_path / "gpu.txt").read_text()
-    assert text.count(": passed, ") == 4
+    assert text.count(": passed, ") == 5
     for found, times in (("test_nothing_synchronises[index]", 1), ("worst ULP", 2), ("compiled against ours", 1)):
         assert text.count(found) == times
 
@@ -116,7 +116,8 @@ def test_nine_minutes_are_enough(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.syspath_prepend(BENCHMARKS)
     groups = importlib.import_module("gpu").plan("cuda", False, tmp_path)
     assert sum(max(stage.seconds for stage in group) for group in groups) < 9 * 60
-    assert [stage.name for group in groups for stage in group] == ["tests", "conformance", "compiled", "benchmark"]
+    names = ["tests", "conformance", "compiled", "benchmark", "linear"]
+    assert [stage.name for group in groups for stage in group] == names
 
 
 def test_another_number_is_no_comparison(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from ...compute.arrays import Array, ArrayFunctions, class_shape, wide_weights
 from ...compute.xla import Compiled
 
 MANY = 64  # classes, from which on a CPU is faster to write one entry than to choose it among all
+FEW = 4096  # numbers: fewer are added up on a CPU in another order
 
 
 class JaxArrays(Compiled, ArrayFunctions):
@@ -65,10 +66,10 @@ class JaxArrays(Compiled, ArrayFunctions):
         return jax.lax.stop_gradient(x)
 
     def sum_in_type(self, x: Array, axis: int) -> Array:
-        return jnp.sum(x, axis=axis, keepdims=True)
+        return _added_up(x, axis)
 
     def wide_sum(self, x: Array, axis: int) -> Array:
-        return jnp.sum(x, axis=axis, keepdims=True, dtype=self.wide)
+        return _added_up(x, axis) if x.dtype == self.wide else jnp.sum(x, axis=axis, keepdims=True, dtype=self.wide)
 
     def with_entries(self, x: Array, index: Array, values: Array | None, axis: int) -> Array:
         values = 0.0 if values is None else values
@@ -92,6 +93,14 @@ xp = JaxArrays(jnp)
 def _is_whole(x: Array) -> bool:
     """Whether the array's type says nothing of shards, among which JAX looks for no entry."""
     return bool(jax.typeof(x).sharding.mesh.empty)
+
+
+def _added_up(x: Array, axis: int) -> Array:
+    """Return the sum along an axis, in an order that does not depend on the other lengths."""
+    if 0 < x.size < FEW and jax.default_backend() == "cpu" and _is_whole(x):
+        more = jnp.pad(x[None], ((0, FEW // x.size), *((0, 0),) * x.ndim))
+        return jnp.sum(more, axis=axis + 1, keepdims=True)[0]
+    return jnp.sum(x, axis=axis, keepdims=True)
 
 
 @lru_cache(maxsize=64)

@@ -19,6 +19,7 @@ from ...compute.arrays import Array, Kind, class_shape, wide_weights
 from ...compute.xla import Compiled
 
 HALF = (tf.float16, tf.bfloat16)
+VECTOR = 16  # numbers, the most that a CPU's instruction takes; a rest of fewer gets other last bits, of another one
 MANY = 64  # classes, from which on a scatter costs less than a product with one-hot rows
 VERY_MANY = 1 << 17  # classes, whose float64 copies are worth their memory
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -29,12 +30,33 @@ def as_it_is(function: Function) -> Function:
     return tf.autograph.experimental.do_not_convert(function)  # type: ignore[no-any-return]
 
 
+def is_on_host(x: Array) -> bool:
+    """Whether a tensor is, or will be, computed with on the CPU."""
+    if x.device:
+        return "CPU" in x.device
+    # What a graph leaves open goes to an accelerator if there is one.
+    return tf.executing_eagerly() or all(device.device_type == "CPU" for device in tf.config.get_visible_devices())
+
+
+def _in_whole_vectors(function: Any) -> Any:
+    """Return the function of elements, which has the same bits wherever an element is."""
+
+    def of(x: Array) -> Array:
+        size = x.shape.num_elements()
+        if (size is not None and size % VECTOR == 0) or not is_on_host(x):
+            return function(x)
+        more = tf.concat([tf.reshape(x, (-1,)), tf.ones(VECTOR, x.dtype)], 0)
+        return tf.reshape(function(more)[:-VECTOR], tf.shape(x))
+
+    return staticmethod(of)
+
+
 class TensorFlowArrays:
     """The array functions of `classweight._arrays.Arrays` on tensors."""
 
     wide, float32, int64 = tf.float64, tf.float32, tf.int64
     flushes, recomputes_exp = True, False
-    exp, expm1, log, log1p = map(staticmethod, (tf.math.exp, tf.math.expm1, tf.math.log, tf.math.log1p))
+    exp, expm1, log, log1p = map(_in_whole_vectors, (tf.math.exp, tf.math.expm1, tf.math.log, tf.math.log1p))
     reshape, expand_dims = map(staticmethod, (tf.reshape, tf.expand_dims))
     astype, take, detach = map(staticmethod, (tf.cast, tf.gather, tf.stop_gradient))
 
@@ -116,11 +138,7 @@ class TensorFlowArrays:
         return tf.reduce_sum(x, axis, keepdims=True)
 
     def wide_sum(self, x: Array, axis: int) -> Array:
-        """Return the sum in float64; along the last axis a product with ones, of which XLA makes a vector loop."""
-        x = tf.cast(x, tf.float64)
-        if axis != len(x.shape) - 1:
-            return tf.reduce_sum(x, axis, keepdims=True)
-        return tf.expand_dims(tf.tensordot(x, tf.ones(x.shape[axis], tf.float64), 1), axis)
+        return tf.reduce_sum(tf.cast(x, tf.float64), axis, keepdims=True)
 
     def entries(self, x: Array, index: Array, axis: int) -> Array:
         last = len(x.shape) - 1
@@ -147,6 +165,14 @@ class TensorFlowArrays:
 
 class CompiledArrays(Compiled, TensorFlowArrays):
     """Those of what XLA compiles."""
+
+    exp, expm1, log, log1p = map(staticmethod, (tf.math.exp, tf.math.expm1, tf.math.log, tf.math.log1p))
+
+    def wide_sum(self, x: Array, axis: int) -> Array:
+        """Return the sum in float64; along the last axis a product with ones, of which XLA makes a vector loop."""
+        if axis != len(x.shape) - 1:
+            return super().wide_sum(x, axis)
+        return tf.expand_dims(tf.tensordot(tf.cast(x, tf.float64), tf.ones(x.shape[axis], tf.float64), 1), axis)
 
     def sum_in_type(self, x: Array, axis: int) -> Array:
         # XLA adds up in a few parts; of very many equal terms too many would round to the same side.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .arrays import as_it_is, cast, compiled_xp, round_once, tensor, xp  # isort: skip  (first: it words a missing TensorFlow)
+from .arrays import as_it_is, cast, compiled_xp, is_on_host, round_once, tensor, xp  # isort: skip  (first: it words a missing TensorFlow)
 
 import tensorflow as tf
 
@@ -28,17 +28,10 @@ def make_call(spec: Any, logits: Any, validate: bool | None, *arguments: Any) ->
         if validate:
             logits = _checked_when_run(spec, logits, *arguments)
         call = _with_lengths_checked(prepare(xp, spec, logits, *arguments, check_values=False))
-        return dataclasses.replace(call, asserted=validate is None and _is_on_host(logits))
+        return dataclasses.replace(call, asserted=validate is None and is_on_host(logits))
     if validate is None:
-        validate = _is_on_host(logits)
+        validate = is_on_host(logits)
     return prepare(xp, spec, logits, *arguments, check_values=bool(validate))
-
-
-def _is_on_host(logits: Array) -> bool:
-    if logits.device:
-        return "CPU" in logits.device
-    # What a graph leaves open goes to an accelerator if there is one.
-    return tf.executing_eagerly() or all(device.device_type == "CPU" for device in tf.config.get_visible_devices())
 
 
 def _checked_when_run(spec: Any, logits: Array, *arguments: Any) -> Array:

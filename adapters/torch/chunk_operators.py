@@ -13,8 +13,9 @@ from torch import Tensor
 
 from . import chunks, operators
 from .arrays import TENSORS, is_dense, is_once
-from .chunks import Layer, rounds_once, sum_type
+from .chunks import Layer, rounds_once
 from .cpu import Arguments
+from .products import sum_type
 
 _GIVEN = f"Tensor hidden, Tensor weight, Tensor? bias, {operators.GIVEN}, ScalarType inside"
 # Of these the first three are the layer's, and the next six tensors.
@@ -57,7 +58,7 @@ def _evaluate(*arguments: Any) -> tuple[Tensor, list[Tensor]]:
     value, made = chunks.evaluate(layer, given, dtype, wanted, in_parts=False)
     if made is None:
         return value, []
-    found = [x for x in made[:3] if isinstance(x, Tensor)]
+    found = [x for x in (made.hidden, *(made.weight or ()), made.bias) if x is not None]
     return value, [*found, torch.tensor(made.scale, dtype=torch.float64)]
 
 

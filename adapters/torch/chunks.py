@@ -9,7 +9,9 @@ backward scales them; those of single losses, and in exact precision of another 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,28 +22,35 @@ from torch.nn.functional import linear
 from ...call import Call
 from ...compute import cpu as kernels
 from ...lowering import changed, magnitudes, unless_empty
-from . import cpu, route, threads
-from .arrays import HALF, TENSORS, is_dense, is_once, kept, mode_of, round_once, xp
+from . import cpu, operators, products, route, shards, tensor_rows, threads
+from .arrays import HALF, TENSORS, is_dense, is_once, is_traced, kept, mode_of, round_once, xp
 from .cpu import Arguments
+from .shards import Share
 
-# Of a chunk's logits, where that is no less than so many rows: fewer do not repay a pass over the weight's gradient.
-CHUNK_BYTES, LEAST_ROWS = 1 << 26, 256
-# Classes whose gradient is added up in float32 at a time, and logits whose coefficients are looked at.
-CLASSES, LOOK = 1024, 1 << 20
+# Of a chunk's logits, where that is no less than so many rows: fewer do not repay a pass over the weight's gradient,
+# which costs more where it is added up in another type.
+CHUNK_BYTES, HALF_BYTES, LEAST_ROWS = 1 << 26, 1 << 27, 256
+# Of such sums, at a time: the allocator gives back to the system what is as large.
+PART_BYTES = 1 << 26
+# Logits whose coefficients are looked at, at a time.
+LOOK = 1 << 20
 
 Wanted = tuple[bool, bool, bool]
+# What makes of a chunk's call its loss, and the gradient to its logits times a factor, if there is one.
+OfChunk = Callable[[Call, Tensor | None], tuple[Tensor, Tensor | None]]
 NOTHING: Wanted = (False, False, False)
 
 _last = kept(lambda spec: changed(spec, axis=-1))
 
 
 class Layer(NamedTuple):
-    """The arguments of a linear layer, and the type that it computes in."""
+    """The arguments of a linear layer, the type that it computes in, and which of all classes it has."""
 
     hidden: Tensor
     weight: Tensor
     bias: Tensor | None
     dtype: torch.dtype
+    share: Share | None = None
 
     def tensors(self) -> list[Tensor]:
         """Return the arguments that there are."""
@@ -49,20 +58,21 @@ class Layer(NamedTuple):
 
     def logits_like(self) -> Tensor:
         """Return what has the logits' shape and type, and no memory."""
-        shape = (*self.hidden.shape[:-1], self.weight.shape[0])
+        classes = self.weight.shape[0] if self.share is None else self.share.classes
+        shape = (*self.hidden.shape[:-1], classes)
         return self.hidden.detach().new_empty((), dtype=self.dtype).expand(shape)
 
     def cast(self) -> Layer:
         """Return the arguments in the type that is computed in."""
         bias = None if self.bias is None else self.bias.to(self.dtype)
-        return Layer(self.hidden.to(self.dtype), self.weight.to(self.dtype), bias, self.dtype)
+        return self._replace(hidden=self.hidden.to(self.dtype), weight=self.weight.to(self.dtype), bias=bias)
 
 
 class Made(NamedTuple):
-    """Gradients times ``scale``, None where they are not wanted; of half types the weight's is in parts of float32."""
+    """Gradients times ``scale``, None where they are not wanted; the weight's is in parts if of another type."""
 
     hidden: Tensor | None
-    weight: Tensor | list[Tensor] | None
+    weight: list[Tensor] | None
     bias: Tensor | None
     scale: float
 
@@ -82,23 +92,36 @@ def loss(layer: Layer, given: Arguments, dtype: torch.dtype) -> Tensor:
 
 
 def is_fused(layer: Layer, given: Arguments) -> bool:
-    """Whether chunks compute a call: the layer's arguments alone are differentiated, once, in memory of the CPU."""
-    if not cpu.is_fused(given):
+    """Whether chunks compute a call: the layer's arguments alone are differentiated, once, where there are kernels."""
+    if not (cpu.is_fused(given) if layer.share is None and given.logits.is_cpu else _is_fused_on_device(layer, given)):
         return False
     for x in layer.tensors():
-        if type(x) not in TENSORS or not (is_dense(x) and x.is_cpu) or x.is_neg():
+        if type(x) not in TENSORS or not (is_dense(x) and x.device == given.logits.device) or x.is_neg():
             return False
     # Of single binary losses there are as many as logits.
     return bool(given.spec.reduction != "none" or getattr(given.spec, "average_outputs", True))
 
 
+def _is_fused_on_device(layer: Layer, given: Arguments) -> bool:
+    if is_traced() or not cpu.are_plain(given):
+        return False
+    device = operators.gpu() if layer.share is None else None
+    if layer.share is None and not (device and device.is_usable(given.logits)):
+        return False
+    # Which rows are used must be known on the host.
+    return not (given.logits.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
 def composite(layer: Layer, given: Arguments, dtype: torch.dtype) -> Tensor:
     """Return the loss by way of the logits; a row without a coefficient reaches no gradient, whatever it holds."""
     with mode_of((*layer.tensors(), *given.tensors())):
-        hidden, weight, bias, _ = layer.cast()
+        hidden, weight, bias, *_ = layer.cast()
         used = ~xp.equal(magnitudes(xp, given.call()), 0)
         hidden = torch.where(used | hidden.isfinite().all(-1, keepdim=True), hidden, 0.0)
-        z = linear(hidden, weight, bias)
+        if layer.share is None:
+            z = linear(hidden, weight, bias)
+        else:
+            z = shards.Joined.of(linear(shards.Spread.of(hidden, layer.share), weight, bias), layer.share)
     return route.value(given._replace(logits=z, validate=False), dtype)
 
 
@@ -115,7 +138,8 @@ class Chunked(torch.autograd.Function):
         given: Arguments,
         dtype: torch.dtype,
     ) -> Tensor:
-        wanted = ctx.needs_input_grad[1:4] if given.spec.reduction != "none" else NOTHING
+        is_kept = given.spec.reduction != "none" and (hidden.is_cpu or not rounds_once(given.spec, layer.dtype))
+        wanted = ctx.needs_input_grad[1:4] if is_kept else NOTHING
         value, ctx.made = evaluate(layer, given, dtype, wanted)
         # What autograd saves it also lets go; nothing else may hold the batch.
         arguments = given.tensors()
@@ -123,15 +147,17 @@ class Chunked(torch.autograd.Function):
         ctx.save_for_backward(hidden, weight, bias, *tensors)
         others = [x if y is None else None for x, y in zip(arguments, tensors, strict=True)]
         ctx.given = given.spec, others, isinstance(given.class_weight, tuple | list)
-        ctx.dtype = layer.dtype
+        ctx.dtype, ctx.share = layer.dtype, layer.share
         return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         made, ctx.made = ctx.made, None
         hidden, weight, bias, *tensors = ctx.saved_tensors  # raises if one of them was changed in place since
-        layer, (spec, others, is_pair) = Layer(hidden, weight, bias, ctx.dtype), ctx.given
+        layer, (spec, others, is_pair) = Layer(hidden, weight, bias, ctx.dtype, ctx.share), ctx.given
         once = is_once(upstream)
+        if once and made and not hidden.is_cpu:  # to look at what is upstream would synchronise
+            return None, *scaled(layer, made, upstream), None, None
         if once and made and (upstream.item() == 1 or not rounds_once(spec, layer.dtype)):
             return None, *scaled(layer, made, upstream.item()), None, None
         arguments = [other if x is None else x for x, other in zip(tensors, others, strict=True)]
@@ -156,7 +182,7 @@ def composed(layer: Layer, given: Arguments, upstream: Tensor, wanted: Wanted) -
     def composite_of(*inputs: Tensor) -> Tensor:
         rest = iter(inputs)
         hidden, weight, bias = (next(rest) if each else x for x, each in zip(layer[:3], wanted, strict=True))
-        return composite(Layer(hidden, weight, bias, layer.dtype), given, upstream.dtype)  # type: ignore[arg-type]
+        return composite(Layer(hidden, weight, bias, *layer[3:]), given, upstream.dtype)  # type: ignore[arg-type]
 
     if torch.is_grad_enabled():  # create_graph=True
         found = torch.autograd.grad(composite_of(*inputs), inputs, upstream, create_graph=True)
@@ -164,11 +190,6 @@ def composed(layer: Layer, given: Arguments, upstream: Tensor, wanted: Wanted) -
         found = torch.func.vjp(composite_of, *(x.detach() for x in inputs))[1](upstream)
     rest = iter(found)
     return tuple(next(rest) if each else None for each in wanted)
-
-
-def sum_type(dtype: torch.dtype) -> torch.dtype:
-    """Return the type that gradients of the weight and the bias are added up in."""
-    return torch.float32 if dtype in HALF else dtype
 
 
 def rounds_once(spec: Any, dtype: torch.dtype) -> bool:
@@ -186,31 +207,31 @@ def evaluate(
     in_parts: bool = True,
 ) -> tuple[Tensor, Made | None]:
     """Return the loss in ``dtype``, and the gradients that are wanted times ``upstream``, or 1."""
+    of_chunk = _of_chunk(layer)
+    if of_chunk is not None:
+        return _evaluate_tensors(layer, given, dtype, wanted, upstream, in_parts, of_chunk)
     with torch.no_grad():
-        hidden, weight, bias, _ = layer.cast()
+        hidden, weight, bias, *_ = layer.cast()
     call, (n, classes) = _rows_of(given), (math.prod(given.logits.shape[:-1]), given.logits.shape[-1])
     hidden, each = hidden.reshape(n, hidden.shape[-1]), call.spec.reduction == "none"
     used, largest = _used(call)
-    made = None
+    made, size = None, _rows_at_once(len(used), layer)
     factor: Any = None if upstream is None else upstream.double().numpy(force=True)
     if any(wanted):
         scale = 1.0
         if layer.dtype in HALF and upstream is None and not rounds_once(call.spec, layer.dtype):
             factor = scale = _scale(largest / abs(call.denominator or 1.0))
-        made = _none_yet(layer, hidden, wanted, scale, in_parts)
-    size = min(max(LEAST_ROWS, CHUNK_BYTES // (classes * layer.dtype.itemsize)), len(used))
-    memory = cpu.memory_like(torch.empty(size, classes, dtype=layer.dtype))
+        made = _none_yet(layer, hidden, wanted, scale, in_parts, size < len(used))
+    memory = torch.empty(size, classes, dtype=layer.dtype)
     losses, total = np.zeros(n), 0.0
     if made and not len(used):
-        _clear(made)
+        for sums in made.weight or ():
+            sums.zero_()
     for first in range(0, len(used), size or 1):
         rows = used[first : first + size]
         z, part = memory[: len(rows)], _part(call, rows)
         h = hidden[rows.start : rows.stop] if isinstance(rows, range) else hidden[torch.from_numpy(rows)]
-        if bias is None:
-            torch.mm(h, weight.t(), out=z)
-        else:
-            torch.addmm(bias, h, weight.t(), out=z)
+        products.logits(h, weight, bias, z)
         slopes = factor if not np.ndim(factor) else factor.reshape(-1, 1)[_index(rows)]
         place = cpu.memory(z)
         value = kernels.evaluate(part, place, place if made else None, slopes, threads.team())
@@ -225,6 +246,69 @@ def evaluate(
     if call.denominator == 0:
         total = float(unless_empty(kernels.host, call.spec.zero_denominator, np.float64(0), call.denominator))
     return round_once(torch.tensor(total, dtype=torch.float64), dtype), made
+
+
+def _of_chunk(layer: Layer) -> OfChunk | None:
+    """Return what computes a chunk of tensors, None where that is the CPU's kernel."""
+    if layer.share is not None:
+        return functools.partial(shards.of_chunk, layer.share)
+    return None if layer.hidden.is_cpu else operators.gpu().of_chunk
+
+
+@torch.no_grad()
+def _evaluate_tensors(
+    layer: Layer,
+    given: Arguments,
+    dtype: torch.dtype,
+    wanted: Wanted,
+    upstream: Tensor | None,
+    in_parts: bool,
+    of_chunk: OfChunk,
+) -> tuple[Tensor, Made | None]:
+    """Return the loss in ``dtype``, and the gradients that are wanted times ``upstream``, or 1."""
+    call, share = tensor_rows.rows_of(given), layer.share
+    n, (hidden, weight, bias, *_) = call.shape[0], layer.cast()
+    hidden, each = hidden.reshape(n, hidden.shape[-1]), call.spec.reduction == "none"
+    used, largest = tensor_rows.used_of(call)
+    factor = upstream if upstream is not None else hidden.new_ones((), dtype=torch.float64)
+    made, size = None, _rows_at_once(len(used), layer)
+    if any(wanted):
+        scale = 1.0
+        if layer.dtype in HALF and upstream is None and not rounds_once(call.spec, layer.dtype):
+            scale = _scale(largest)
+            factor = factor * scale
+        made = _none_yet(layer, hidden, wanted, scale, in_parts, size < len(used))
+    memory = hidden.new_empty(size, len(weight))
+    losses = hidden.new_zeros(n if each else (), dtype=torch.float64)
+    if made and not len(used):
+        for sums in made.weight or ():
+            sums.zero_()
+    for first in range(0, len(used), size or 1):
+        some: Any = used[first : first + size]
+        some = slice(first, first + len(some)) if len(used) == n else some
+        h, slopes = hidden[some], None
+        z = memory[: len(h)]
+        products.logits(h, weight, bias, z)
+        part = dataclasses.replace(tensor_rows.part_of(call, some), logits=z)
+        if made:
+            slopes = factor.reshape(-1)[some] if each else factor
+        value, gradient = of_chunk(part, slopes)
+        if each:
+            losses[some] = value
+        else:
+            losses += value
+        if made and gradient is not None:
+            if made.hidden is not None:
+                product = products.of_hidden(gradient, weight)
+                if share:
+                    product = share.added(product.to(products.sum_type(layer.dtype)))
+                made.hidden[some] = product.to(made.hidden.dtype)
+            _add(made._replace(hidden=None), gradient, h, weight, some, first == 0)
+    if each:
+        return round_once(losses, dtype).reshape(given.logits.shape[:-1]), made
+    if call.denominator is not None:
+        losses = unless_empty(xp, call.spec.zero_denominator, losses, call.denominator)
+    return round_once(losses, dtype), made
 
 
 def _rows_of(given: Arguments) -> Call:
@@ -288,6 +372,17 @@ def _used(call: Call) -> tuple[Any, float]:
     return range(n) if used.all() else used.nonzero()[0], float(np.fmax.reduce(sums, initial=0.0))
 
 
+def _rows_at_once(n: int, layer: Layer) -> int:
+    """Return the rows of a chunk; all but the last, which may be shorter, have as many."""
+    classes, features = layer.weight.shape
+    most = (HALF_BYTES if layer.dtype in HALF else CHUNK_BYTES) // ((classes or 1) * layer.dtype.itemsize)
+    if layer.share is not None:  # the same on all ranks, of arrays of a wider type
+        most = CHUNK_BYTES // (max(layer.share.sizes) * 4)
+    elif layer.dtype is torch.bfloat16 and n <= most + features:
+        return n  # whose logits take no more than the sums over several chunks
+    return -(-n // -(-n // max(LEAST_ROWS, most))) if n else 0
+
+
 def _scale(largest: float) -> float:
     """Return the power of 2 that brings a half type's gradients, which a mean made small, among its normal numbers.
 
@@ -296,71 +391,58 @@ def _scale(largest: float) -> float:
     return math.ldexp(1.0, 6 - math.frexp(largest)[1]) if 0 < largest < math.inf else 1.0
 
 
-def _none_yet(layer: Layer, hidden: Tensor, wanted: Wanted, scale: float, in_parts: bool) -> Made:
+def _none_yet(layer: Layer, hidden: Tensor, wanted: Wanted, scale: float, in_parts: bool, is_cut: bool) -> Made:
     """Return the memory of gradients."""
-    of_hidden = of_bias = None
-    of_weight: Tensor | list[Tensor] | None = None
-    inside = sum_type(layer.dtype)
+    of_hidden = of_weight = of_bias = None
+    (classes, features), inside = layer.weight.shape, products.sum_type(layer.dtype)
     if wanted[0]:
         of_hidden = torch.zeros_like(hidden)
     if wanted[1]:
-        shape = layer.weight.shape
-        if layer.dtype not in HALF or layer.weight.dtype is inside or not in_parts:
-            of_weight = cpu.memory_like(torch.empty(shape, dtype=inside))
-        else:  # in parts, that give way to the rounded ones
-            of_weight = [torch.empty(len(part), shape[1]) for part in _parts(layer.weight)]
+        own = layer.weight.dtype
+        if in_parts and layer.dtype is own is torch.bfloat16 and not is_cut:
+            inside = own
+        step = classes if inside is own or not in_parts else max(1, PART_BYTES // (inside.itemsize * (features or 1)))
+        sizes = [min(step, classes - first) for first in range(0, classes or 1, step or 1)]
+        of_weight = [cpu.memory_like(hidden.new_empty(size, features, dtype=inside)) for size in sizes]
     if wanted[2]:
-        of_bias = torch.zeros(layer.weight.shape[0], dtype=inside)
+        of_bias = hidden.new_zeros(classes, dtype=products.sum_type(layer.dtype))
     return Made(of_hidden, of_weight, of_bias, scale)
 
 
 def _add(made: Made, z: Tensor, h: Tensor, weight: Tensor, rows: Any, first: bool) -> None:
     """Add what a chunk's gradient ``z`` makes of its rows of the hidden layer and of the weight."""
     if made.hidden is not None:
-        if isinstance(rows, range):
-            torch.mm(z, weight, out=made.hidden[rows.start : rows.stop])
-        else:
-            made.hidden[torch.from_numpy(rows)] = z @ weight
+        index = slice(rows.start, rows.stop) if isinstance(rows, range) else torch.from_numpy(rows)
+        made.hidden[index] = products.of_hidden(z, weight)
     if made.bias is not None:
         made.bias.add_(z.sum(0, dtype=made.bias.dtype))
-    if made.weight is None:
-        return
-    if z.dtype not in HALF:
-        torch.addmm(made.weight, z.t(), h, beta=0 if first else 1, out=made.weight)  # type: ignore[arg-type]
-        return
-    for part, slopes in zip(_parts(made.weight), _parts(z, 1), strict=True):
-        product = slopes.t() @ h
-        if first:
-            part.copy_(product)
-        else:
-            part += product.float()
+    start = 0
+    for part in made.weight or ():
+        products.add_to_weight(part, z[:, start : start + len(part)], h, first)
+        start += len(part)
 
 
-def _parts(x: Tensor | list[Tensor], axis: int = 0) -> list[Tensor]:
-    return list(torch.split(x, CLASSES, axis)) if isinstance(x, Tensor) else x
-
-
-def _clear(made: Made) -> None:
-    for part in _parts(made.weight) if made.weight is not None else ():
-        part.zero_()
-
-
-def scaled(layer: Layer, made: Made, upstream: float) -> tuple[Tensor | None, ...]:
+def scaled(layer: Layer, made: Made, upstream: float | Tensor) -> tuple[Tensor | None, ...]:
     """Return the gradients of the layer's arguments times ``upstream``; what was made is spent."""
-    factor = upstream / made.scale
+    is_known = not isinstance(upstream, Tensor)
+    factor: Any = upstream / made.scale if is_known else upstream.double() / made.scale  # type: ignore[union-attr]
 
     def rounded(x: Tensor, like: Tensor) -> Tensor:
-        x = x if factor == 1 else x.to(torch.promote_types(x.dtype, like.dtype)).mul_(factor)
+        # A half type would round what is upstream, or not hold it.
+        wide = torch.promote_types(x.dtype, like.dtype) if is_known else products.sum_type(x.dtype)
+        x = x if is_known and factor == 1 else x.to(wide).mul_(factor)
         return x.to(like.dtype).reshape(like.shape)
 
-    hidden, weight, bias, _ = made
-    if isinstance(weight, list):
-        parts, weight = weight[::-1], cpu.memory_like(layer.weight.detach())
-        for place in _parts(weight):
+    hidden, parts, bias, _ = made
+    weight = None
+    if parts and len(parts) == 1:
+        weight = rounded(parts[0], layer.weight)
+    elif parts:
+        weight = cpu.memory_like(layer.weight.detach())
+        places = list(torch.split(weight, len(parts[0])))
+        while parts:  # each gives way to what it becomes
             part = parts.pop()
-            place.copy_(part if factor == 1 else part.mul_(factor))
-    elif weight is not None:
-        weight = rounded(weight, layer.weight)
+            places.pop().copy_(part if is_known and factor == 1 else part.mul_(factor))
     hidden = None if hidden is None else rounded(hidden, layer.hidden)
     bias = None if bias is None else rounded(bias, layer.bias)  # type: ignore[arg-type]
     return hidden, weight, bias

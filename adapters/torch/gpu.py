@@ -87,6 +87,12 @@ def gradient(
     return triton_launch.gradient(call.logits.detach(), c, inside, statistics, upstream, out)
 
 
+def of_chunk(call: Call, factor: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return the wide loss; with a factor the logits become their gradient times it, which is returned, too."""
+    value, c, statistics = evaluate(call, torch.float64)
+    return value, None if factor is None else gradient(call, statistics, factor, c, call.logits)
+
+
 def statistics_like(call: Call) -> list[Tensor]:
     """Return tensors of the shapes and types of what `evaluate` returns last."""
     z, count = call.logits, math.prod(call.loss_shape(xp))

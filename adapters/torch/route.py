@@ -12,7 +12,7 @@ from torch import Tensor
 from ...call import Call
 from ...errors import refuse
 from ...lowering import denominator_of, inside_of, summed
-from . import cpu, operators
+from . import cpu, dtensors, operators
 from .arrays import TENSORS
 from .cpu import Arguments
 
@@ -33,6 +33,8 @@ def loss_parts(given: Arguments) -> tuple[Tensor, Tensor]:
 def denominator(given: Arguments) -> Tensor:
     """Return the denominator of a mean (1 if there is none) in float64, of which the logits give shape and device."""
     z = given.logits
+    if dtensors.has_sharded_classes(given):
+        return dtensors.like(z)(denominator(dtensors.whole(given)))
     if cpu.is_fused(given):  # PyTorch's own sums depend on its threads
         return torch.tensor(cpu.denominator(given), dtype=torch.float64)
     with mode_of((z, *given.tensors())):
@@ -52,6 +54,10 @@ def value(given: Arguments, dtype: torch.dtype | None, inplace: bool = False) ->
         found = operators.loss(given, dtype)
         if found is not None:
             return found
+    if dtensors.has_sharded_classes(given):
+        if inplace:
+            _check_inplace(given.logits, given.spec, fused=False)
+        return dtensors.loss(given, dtype or given.logits.dtype, value)
     if cpu.is_fused(given):
         if inplace:
             _check_inplace(given.logits, given.spec, fused=True)

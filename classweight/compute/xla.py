@@ -61,10 +61,19 @@ class Compiled:
 
 def halves_of(xp: HalvesArrays, call: Call, inside: Any) -> Hard | Dense | Binary:
     """Return the halves of a checked call on logits, computed in ``inside``."""
-    c = lower(xp, call, inside)
+    return halves_of_coefficients(xp, call, lower(xp, call, inside), inside)
+
+
+def halves_of_coefficients(xp: HalvesArrays, call: Call, c: Any, inside: Any) -> Hard | Dense | Binary:
+    """Return the halves of a call whose coefficients are known."""
     if isinstance(c, SigmoidCoefficients):
         return Binary(xp, call, c, inside)
     return (Hard if c.index is not None and c.beta is None else Dense)(xp, call, c, inside)
+
+
+def _whole(xp: HalvesArrays, *rows: Array) -> Any:
+    """Return numbers of rows, those of whole ones where an array has some of a row's entries alone."""
+    return xp.whole(*rows) if hasattr(xp, "whole") else rows
 
 
 class _Halves:
@@ -110,9 +119,10 @@ class Hard(_Halves):
     def losses(self) -> tuple[Array, Saved]:
         """Return -log q_y in float64, and what the slopes need: max z, R_y, S of each row."""
         xp, z, axis, index = self.xp, self.logits(), self.c.axis, self.c.index
-        top, target = xp.max(z, axis), xp.entries(z, index, axis)
+        top = xp.max(z, axis)
         e = self._others(z, top)
-        others = self.of_finite(xp.astype(xp.sum_in_type(e, axis), xp.wide) * self.unit, top)
+        target, others = _whole(xp, xp.entries(z, index, axis), xp.astype(xp.sum_in_type(e, axis), xp.wide))
+        others = self.of_finite(others * self.unit, top)
         total = others + xp.astype(xp.exp(target - top), xp.wide)
         near, far = xp.log1p(xp.astype(others, self.inside)), xp.log(xp.astype(total, self.inside))
         loss = xp.astype(xp.where(xp.equal(target, top), near, far), xp.wide)
@@ -154,11 +164,16 @@ class Dense(_Halves):
         top = xp.max(z, axis)
         is_top = xp.equal(z, top)
         e = xp.where(is_top, 0.0, self.exp(z - top))
-        others = xp.wide_sum(e, axis) * self.unit + (xp.wide_sum(xp.astype(is_top, self.inside), axis) - 1)
-        others = self.of_finite(others, top)
-        weight, rest = xp.wide_sum(a, axis), xp.wide_sum(xp.where(is_top, 0.0, a), axis)
-        near = xp.wide_sum(xp.where(xp.equal(a, 0), 0.0, a * (top - z)), axis)
-        size = xp.wide_sum(abs(a), axis)  # 0 where all coefficients are: those of both signs may add up to 0
+        others, ties, weight, rest, near, size = _whole(
+            xp,
+            xp.wide_sum(e, axis),
+            xp.wide_sum(xp.astype(is_top, self.inside), axis),
+            xp.wide_sum(a, axis),
+            xp.wide_sum(xp.where(is_top, 0.0, a), axis),
+            xp.wide_sum(xp.where(xp.equal(a, 0), 0.0, a * (top - z)), axis),
+            xp.wide_sum(abs(a), axis),  # 0 where all coefficients are: those of both signs may add up to 0
+        )
+        others = self.of_finite(others * self.unit + (ties - 1), top)
         loss = xp.where(xp.equal(size, 0), 0.0, weight * xp.log1p(others) + near)
         return loss, (top, others, weight, size, rest)
 

@@ -139,6 +139,23 @@ def test_native_results_have_the_logits_dtype(kind: str, dtype: str) -> None:
 # Refusals, and what is not looked at.
 
 
+@pytest.mark.parametrize("classes", [10, 100])
+def test_a_row_has_its_bits_in_a_batch_of_any_size(classes: int) -> None:
+    rng = np.random.default_rng(0)
+    z, y = rng.normal(size=(6000 // classes, classes)).astype(np.float32), rng.integers(classes, size=6000 // classes)
+    up = rng.normal(size=len(y)).astype(np.float32)
+    spec = SoftmaxCrossEntropy(reduction="none")
+
+    @jax.jit
+    def step(z: Any, y: Any, up: Any) -> Any:
+        return value_and_gradient(lambda z: cwj.loss(spec, z, y), z, up)
+
+    whole = step(z, y, up)
+    for rows in (slice(0, 1), slice(0, 50), slice(30, 40)):
+        for part, all_rows in zip(step(z[rows], y[rows], up[rows]), whole, strict=True):
+            np.testing.assert_array_equal(part, all_rows[rows])
+
+
 @each_refusal
 def test_a_bad_call_is_refused(refusal: Refusal, x64: None) -> None:
     assert_refused(refusal, cwj.loss, jnp.asarray)

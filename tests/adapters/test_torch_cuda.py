@@ -11,6 +11,7 @@ import torch
 
 import classweight.adapters.torch as cwt
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
+from classweight.adapters.torch import chunks
 from classweight.reference import reference
 
 from ..calls import CLOSE, random_call
@@ -171,3 +172,72 @@ def test_nothing_of_the_logits_size_is_kept(spec: Any, targets: torch.Tensor) ->
     assert torch.cuda.max_memory_allocated() - before < z.nbytes / 8
     value.backward()
     assert torch.cuda.max_memory_allocated() - before < 1.125 * z.nbytes
+
+
+LINEAR = {
+    "index": (SoftmaxCrossEntropy(class_weight=[1, 2, 3], ignore_index=-100), torch.tensor([0, 1, -100, 2])),
+    **{name: CALLS[name] for name in ("smoothed", "distribution", "binary")},
+}
+each_layer = pytest.mark.parametrize(("spec", "targets"), LINEAR.values(), ids=list(LINEAR))
+
+
+def linear_step(spec: Any, layer: list[torch.Tensor], targets: torch.Tensor, upstream: Any, **given: Any) -> Any:
+    """Return the loss of a linear layer by chunks, and its gradients."""
+    hidden, weight, bias = leaves = [x.detach().requires_grad_() for x in layer]
+    value = cwt.linear_loss(spec, hidden, weight, targets, bias=bias, **given)
+    return [value.detach(), *torch.autograd.grad(value, leaves, upstream.to(value.dtype))]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@each_layer
+def test_a_linear_layer_has_the_gradients_of_the_cpu(
+    spec: Any, targets: torch.Tensor, reduction: str, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CHUNK_BYTES", "HALF_BYTES"):
+        monkeypatch.setattr(chunks, name, 1)
+    monkeypatch.setattr(chunks, "LEAST_ROWS", 3)
+    if reduction == "none":
+        spec = dataclasses.replace(spec, reduction="none")
+    generator = torch.Generator().manual_seed(0)
+    layer = [torch.randn(shape, generator=generator).to(dtype) for shape in ((4, 5), (3, 5), (3,))]
+    shape = () if reduction == "mean" else (4, 3) if isinstance(spec, SigmoidCrossEntropy) else (4,)
+    upstream = torch.rand(shape, generator=generator) + 0.5
+    wanted = linear_step(spec, [x.double() for x in layer], targets, upstream)
+    got = linear_step(spec, [x.cuda() for x in layer], targets.cuda(), upstream.cuda())
+    # On a device products of float32 may be of fewer digits.
+    close = {torch.float64: 1e-11, torch.float32: 2e-3, torch.float16: 1e-2, torch.bfloat16: 6e-2}[dtype]
+    for x, y in zip(got, wanted, strict=True):
+        assert (x.dtype, x.is_cuda) == (dtype, True)
+        torch.testing.assert_close(x.cpu().double(), y, rtol=0, atol=close * float(y.abs().max()))
+
+
+@each_layer
+def test_a_linear_layer_synchronises_in_no_backward(spec: Any, targets: torch.Tensor) -> None:
+    leaves = [torch.randn(shape, device="cuda", requires_grad=True) for shape in ((4, 5), (3, 5), (3,))]
+    before = torch.cuda.get_sync_debug_mode()
+    for _ in range(2):  # the first compiles
+        value = cwt.linear_loss(spec, leaves[0], leaves[1], targets.cuda(), bias=leaves[2])
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            torch.autograd.grad(value, leaves, torch.full((), 2.0, device="cuda"))
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_linear_layer_makes_no_logits(dtype: Any) -> None:
+    """Beside its gradients a step holds a chunk and, for half types, sums in float32: here 128 MiB and 400 MB."""
+    rows, classes, features = 16384, 100_000, 1024
+    if torch.cuda.mem_get_info()[0] < 8 << 30:
+        pytest.skip("needs 8 GB of the device's memory")
+    hidden = torch.randn(rows, features, dtype=dtype, device="cuda", requires_grad=True)
+    weight = torch.randn(classes, features, dtype=dtype, device="cuda").mul_(features**-0.5).requires_grad_()
+    labels = torch.randint(classes, (rows,), device="cuda")
+    labels[::2] = -100
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    value = cwt.linear_loss(SoftmaxCrossEntropy(ignore_index=-100), hidden, weight, labels)
+    found = torch.autograd.grad(value, (hidden, weight))
+    held = torch.cuda.max_memory_allocated() - before - sum(x.nbytes for x in found)
+    assert held < rows * classes * hidden.itemsize / 2

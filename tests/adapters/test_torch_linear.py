@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 import classweight.adapters.torch as cwt
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters.torch import chunks, operators
+from classweight.adapters.torch import chunks, operators, products
+from classweight.adapters.torch.cpu import Arguments
 
 from ..calls import random_call
 
@@ -43,9 +44,9 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(chunks, "LEAST_ROWS", 3)
-    monkeypatch.setattr(chunks, "CLASSES", 2)
+    for name, value in {"CHUNK_BYTES": 1, "HALF_BYTES": 1, "LEAST_ROWS": 3, "PART_BYTES": 40}.items():
+        monkeypatch.setattr(chunks, name, value)
+    monkeypatch.setattr(products, "CLASSES", 2)
 
 
 def layer(dtype: torch.dtype = torch.float64, *shape: int, classes: int = 5, seed: int = 0) -> list[Tensor]:
@@ -132,6 +133,29 @@ def test_a_gradient_of_a_half_type_keeps_what_a_mean_makes_small() -> None:
         assert x.abs().max() > 0
 
 
+def test_one_label_for_all_overflows_no_half_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column of the weight's gradient is a sum over thousands of rows, each scaled to what float16 holds."""
+    monkeypatch.setattr(chunks, "HALF_BYTES", 1 << 20)
+    hidden, weight = torch.rand(4096, 3) + 1, torch.randn(5, 3)
+    t = torch.zeros(4096, dtype=torch.int64)
+    for dtype in (torch.float16, torch.bfloat16):
+        tensors = [hidden.to(dtype), weight.to(dtype)]
+        wide = step(of_logits(INDEX, t), [x.double() for x in tensors])
+        for x, y in zip(step(of_layer(INDEX, t), tensors), wide, strict=True):
+            torch.testing.assert_close(x.double(), y, rtol=0, atol=CLOSE[dtype] * float(y.abs().max()))
+
+
+def test_one_chunk_of_bfloat16_needs_no_sums_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "HALF_BYTES", 1 << 20)
+    made = []
+    none_yet = chunks._none_yet
+    monkeypatch.setattr(chunks, "_none_yet", lambda *arguments: made.append(none_yet(*arguments)) or made[-1])
+    tensors, t = layer(torch.bfloat16), targets("index")
+    found = step(of_layer(INDEX, t), tensors)
+    assert [part.dtype for part in made[0].weight] == [torch.bfloat16]
+    assert_close(found, step(of_logits(INDEX, t), tensors))
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @each_spec
 def test_what_unused_rows_hold_reaches_no_gradient(kind: str, bad: float) -> None:
@@ -175,6 +199,21 @@ def test_a_second_backward_computes_it_again() -> None:
     value = of_layer(INDEX, targets("index"))(*leaves)
     first = torch.autograd.grad(value, leaves, retain_graph=True)
     assert_close(list(torch.autograd.grad(value, leaves, torch.tensor(-2.0))), [-2 * x for x in first])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_what_is_upstream_is_not_rounded_where_it_is_not_looked_at(dtype: torch.dtype) -> None:
+    """On a device it stays a tensor, which a half type might not hold."""
+    tensors = layer(dtype)
+    call = chunks.Layer(*tensors, dtype)
+    given = Arguments(chunks.of_last_axis(INDEX), call.logits_like(), None, targets("index"), denominator=1e6)
+    for upstream in (2.0**17, 3e3):
+        known, unknown = (
+            chunks.scaled(call, chunks.evaluate(call, given, dtype, (True,) * 3)[1], factor)
+            for factor in (upstream, torch.tensor(upstream))
+        )
+        assert_close(known, unknown)  # type: ignore[arg-type]
+        assert all(x.any() for x in unknown)
 
 
 @each_spec
@@ -377,6 +416,19 @@ def test_parts_modules_and_inference_in_a_graph() -> None:
     with torch.no_grad():
         assert_close([*compiled(parts)[0](hidden)], [*parts(hidden)])
     assert set(found) == {"classweight.linear_loss"}
+
+
+@needs_operators
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own
+def test_a_compiled_step_runs_in_inductor() -> None:
+    """A layer before it, whose part of the graph is inductor's own."""
+    tensors, t = layer(torch.float32), targets("index")
+
+    def f(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return of_layer(INDEX, t)(functional.silu(hidden), weight, bias)
+
+    torch.compiler.reset()
+    assert_close(step(torch.compile(f, fullgraph=True), tensors), step(f, tensors))
 
 
 @needs_operators

@@ -27,6 +27,8 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 from triton.runtime import interpreter
 
+import classweight.adapters.torch as cwt
+from classweight.adapters.torch import chunks, gpu
 from classweight.adapters.torch.gpu import FusedOnDevice
 
 HALF = [torch.float16, torch.bfloat16]
@@ -319,3 +321,33 @@ def test_offsets_go_beyond_int32(axis: int, smoothing: float) -> None:
     labels = torch.tensor([0, 1, 2, 1, 0][: 5 - 2 * axis])
     for got, wanted in zip(loss_and_grad(spec, far, labels), loss_and_grad(spec, far.clone(), labels), strict=True):
         torch.testing.assert_close(got, wanted, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("seed", range(12))
+def test_a_linear_layer_by_chunks(seed: int, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows' gradients lie where their logits were; all specs, and no row but those that count."""
+    monkeypatch.setattr(chunks, "_of_chunk", lambda layer: gpu.of_chunk)
+    monkeypatch.setattr(chunks, "_rows_at_once", lambda n, layer: min(n, 5))
+    call = random_call(seed, inputs="logits", last_axis=True, small=True)
+    shape, rng = call.logits.shape, np.random.default_rng(seed)
+    shapes = (*shape[:-1], 3), (shape[-1], 3), shape[-1:]
+    layer = [torch.from_numpy(rng.normal(size=each)).to(dtype) for each in shapes]
+    arguments = {name: torch.as_tensor(x) for name, x in call.arguments.items()}
+    targets = torch.as_tensor(call.targets)
+    upstream = torch.as_tensor(call.upstream)
+
+    def step(loss: Any, tensors: Any) -> list[torch.Tensor]:
+        leaves = [x.detach().clone().requires_grad_() for x in tensors]
+        value = loss(*leaves)
+        return [value.detach(), *torch.autograd.grad(value, leaves, upstream.to(value.dtype))]
+
+    spec: Any = dataclasses.replace(call.spec, **({"axis": -1} if isinstance(call.spec, SoftmaxCrossEntropy) else {}))
+    found = step(lambda h, w, b: cwt.linear_loss(spec, h, w, targets, bias=b, **arguments), layer)
+    wide = [x.double() for x in layer]
+    expected = step(lambda h, w, b: cwt.loss(spec, torch.nn.functional.linear(h, w, b), targets, **arguments), wide)
+    close = {torch.float64: 1e-11, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 6e-2}[dtype]
+    for x, y in zip(found, expected, strict=True):
+        assert (x.dtype, x.shape) == (dtype, y.shape)
+        scale = float(y.nan_to_num().abs().max()) if y.numel() else 0.0
+        torch.testing.assert_close(x.double(), y, rtol=0, atol=close * scale, equal_nan=True)

@@ -161,13 +161,12 @@ def a_row_has_its_bits_whatever_is_around_it_and_however_it_lies(library: Librar
         assert_same_bits(laid, whole, f"{spec} {layout}")
 
 
+BITS = LAWS[-1]
+
+
 @law
 def loss_and_gradient_are_the_function_and_its_derivative(library: Library, seed: int) -> None:
     call = random_call(seed, small=True)
     call.spec = replace(call.spec, precision="native")
     found = library(call.spec, call.logits, call.targets, upstream=call.upstream, **call.arguments)
     assert_true(call, *found)
-
-
-# TensorFlow and JAX compute the last rows of a batch by other instructions than the first, with other last bits.
-BUT_BITS = [each for each in LAWS if each is not a_row_has_its_bits_whatever_is_around_it_and_however_it_lies]

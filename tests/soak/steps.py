@@ -24,7 +24,7 @@ Step = Callable[[int], bytes]
 THREADS, WORKERS, EACH = 8, 2, 64
 # What memory may grow by after the first steps, which load the kernels: less than a batch in each of CI's steps.
 GROWTH = 4 << 20
-COMPILED = ("tensorflow", "jax")
+COMPILED = ("tensorflow", "jax", "keras:tensorflow", "keras:torch", "keras:jax")
 SHAPES = 8
 SOFTMAX = SoftmaxCrossEntropy(ignore_index=-100)
 SPECS = (
@@ -113,9 +113,29 @@ def jax_step(number: int) -> bytes:
     return bytes(np.asarray(value).tobytes() + np.asarray(gradient).tobytes())
 
 
+@functools.lru_cache
+def _keras(backend: str) -> Any:
+    from classweight.conformance.backends import make_backend
+
+    return make_backend(f"keras:{backend}").glue
+
+
+def keras_step(backend: str, number: int) -> bytes:
+    spec, *arrays = batch(number, SHAPES)
+    glue = _keras(backend)
+    z, y, s, w = (None if x is None else glue.decode(x.tobytes(), x.dtype.name, x.shape) for x in arrays)
+    arguments = {"sample_weight": s, "class_weight": w}
+    if backend == "jax":  # whose glue compiles each call
+        found = glue.jax.value_and_grad(lambda z: glue.loss(spec, z, y, **arguments))(z)
+    else:
+        found = glue.run(spec, z, y, arguments, None)
+    return b"".join(glue.encode(x)[0] for x in found)
+
+
 STEPS: dict[str, Step] = {
     name: globals()[f"{name}_step"] for name in ("numpy", "torch", "chainer", "tensorflow", "jax")
 }
+STEPS |= {f"keras:{name}": functools.partial(keras_step, name) for name in ("tensorflow", "torch", "jax")}
 
 
 def memory() -> int:
@@ -131,7 +151,7 @@ def soak(step: Step, steps: int) -> tuple[int, int]:
     AssertionError
         It grew.
     """
-    first = max(1000, steps // 5)
+    first = min(max(1000, steps // 5), steps // 2)
     for number in range(first):
         step(number)
     before = memory()
@@ -173,7 +193,8 @@ def by_loader(method: str) -> list[bytes]:
 def main(name: str, steps: int) -> None:
     step = STEPS[name]
     numbers = range(EACH)
-    if name == "tensorflow":  # the first calls of a shape are not compiled yet, and of other bits in native precision
+    if name.endswith("tensorflow"):
+        # The first calls of a shape are not compiled yet, and of other bits in native precision.
         for number in numbers:
             step(number)
     one_by_one = [step(number) for number in numbers]
