@@ -55,7 +55,7 @@ MUTANTS: dict[str, list[tuple[tuple[str, ...], int | None, tuple[str, ...]]]] = 
             20,
             ("adapters/torch/chunks.py", "adapters/torch/linear.py", "adapters/torch/chunk_operators.py"),
         ),
-        (("--backend", "numpy"), 24, ("classweight/compute/cpu_kernels.py",)),
+        (("--backend", "numpy"), 60, ("classweight/compute/cpu_kernels.py",)),
         (("--backend", "torch:compiled", *SLOW), 8, ("adapters/torch/operators.py",)),
         (
             ("--backend", "torch:composite", "--backend", "torch", "--backend", "torch:linear"),
