@@ -50,6 +50,7 @@ MUTANTS: dict[str, list[tuple[tuple[str, ...], int | None, tuple[str, ...]]]] = 
             40,
             ("classweight/compute/composite.py", "adapters/torch/arrays.py", "adapters/torch/route.py"),
         ),
+        (("--backend", "torch"), None, ("adapters/torch/route.py",)),
         (
             ("--backend", "torch:linear"),
             20,
