@@ -32,7 +32,7 @@ PARITY = {
 }
 # Which session's environment mutants of these files are judged in, on which backends, and how many of each file: all
 # that others have left where that is None. Where each case is compiled anew, a part of the suite judges.
-SLOW = ("--part", "100", "--elements", "1")
+SLOW = ("--part", "125", "--elements", "1")
 MUTANTS: dict[str, list[tuple[tuple[str, ...], int | None, tuple[str, ...]]]] = {
     "tests": [
         (
@@ -50,12 +50,13 @@ MUTANTS: dict[str, list[tuple[tuple[str, ...], int | None, tuple[str, ...]]]] = 
             40,
             ("classweight/compute/composite.py", "adapters/torch/arrays.py", "adapters/torch/route.py"),
         ),
+        (("--backend", "torch"), None, ("adapters/torch/route.py",)),
         (
             ("--backend", "torch:linear"),
             20,
             ("adapters/torch/chunks.py", "adapters/torch/linear.py", "adapters/torch/chunk_operators.py"),
         ),
-        (("--backend", "numpy"), 24, ("classweight/compute/cpu_kernels.py",)),
+        (("--backend", "numpy"), 60, ("classweight/compute/cpu_kernels.py",)),
         (("--backend", "torch:compiled", *SLOW), 8, ("adapters/torch/operators.py",)),
         (
             ("--backend", "torch:composite", "--backend", "torch", "--backend", "torch:linear"),

@@ -25,7 +25,8 @@ def assert_conforms(
     """Hold ``loss(logits, targets, sample_weight=None)`` against a spec: values, gradients, types, shapes, a bad index.
 
     A loss without a third argument is called without, and so is one whose third argument is called ``weight``. A NumPy
-    loss returns ``(loss, gradient)``, or the loss alone. Needs mpmath.
+    loss returns ``(loss, gradient)``, or the loss alone. One with an argument ``validate`` must give NaN for a bad
+    index where that is False. Needs mpmath.
 
     Parameters
     ----------

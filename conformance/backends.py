@@ -463,14 +463,14 @@ def _framework_of(module: ModuleType, name: str) -> str:
 
 
 def _takes_sample_weight(function: Callable[..., Any]) -> bool:
-    """Whether there is a third argument, unless it is called ``weight``: PyTorch's word for class weights."""
+    """Whether there is a third argument, but ``validate`` and ``weight``, PyTorch's word for class weights."""
     try:
         # A module of PyTorch takes *args and hands them to its forward.
         signature = inspect.signature(getattr(function, "forward", function))
         third = list(signature.bind(None, None, None).arguments)[2:]
     except (TypeError, ValueError):  # too few, or a builtin without a signature
         return False
-    return third not in ([], ["weight"])
+    return third not in ([], ["weight"], ["validate"])
 
 
 def _takes_validate(function: Callable[..., Any]) -> bool:

@@ -202,6 +202,7 @@ def numbers() -> Iterator[Draft]:
         kinds: dict[str, Any] = {
             "normal": (normal, [0, 3, 4], ()),
             "wide": (wide, [2, 0, 4], ()),
+            "confident-9": ([[9.25, 0, -1], [0.25, 10.5, -2]], [0, 1], ("ConfidentTarget",)),
             "confident-17": ([[17.5, 0, -1], [0.25, 18, -2]], [0, 1], ("ConfidentTarget",)),
             "confident": ([[gap, 0, 1 / 8], [1, -1, gap]], [0, 2], ("ConfidentTarget",)),
             "wrong": ([[0.5, 20, 3], [-20, 1, 11]], [0, 0], ()),

@@ -63,7 +63,7 @@ def compare(result: Float, truth: Exact, dtype: str, rule: str, budget: float = 
         else:
             step = ulp(size, dtype)
             allowed = same | (error <= budget * step)
-    distance = np.where(same & ~np.isfinite(error) | flushed, 0.0, error / step)
+        distance = np.where(same & ~np.isfinite(error) | flushed, 0.0, error / step)
     return Comparison(~(allowed | flushed), near_tie, np.where(np.isnan(distance), np.inf, distance), rounded)
 
 
