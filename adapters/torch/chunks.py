@@ -375,12 +375,13 @@ def _used(call: Call) -> tuple[Any, float]:
 def _rows_at_once(n: int, layer: Layer) -> int:
     """Return the rows of a chunk; all but the last, which may be shorter, have as many."""
     classes, features = layer.weight.shape
-    most = (HALF_BYTES if layer.dtype in HALF else CHUNK_BYTES) // ((classes or 1) * layer.dtype.itemsize)
+    memory, least = HALF_BYTES if layer.dtype in HALF else CHUNK_BYTES, LEAST_ROWS
+    most = memory // ((classes or 1) * layer.dtype.itemsize)
     if layer.share is not None:  # the same on all ranks; a few arrays of float32 are made of them
-        most = CHUNK_BYTES // (max(layer.share.sizes) * 16)
+        most, least = CHUNK_BYTES // (max(layer.share.sizes) * 16), LEAST_ROWS // 2
     elif layer.dtype is torch.bfloat16 and n <= most + features:
         return n  # whose logits take no more than the sums over several chunks
-    return -(-n // -(-n // max(LEAST_ROWS, most))) if n else 0
+    return -(-n // -(-n // max(least, most))) if n else 0
 
 
 def _scale(largest: float) -> float:

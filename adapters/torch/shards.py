@@ -70,15 +70,14 @@ def share_of(group: Any, device: Any, found: Callable[[], tuple[int, str]]) -> S
         own = found()
     except (ValueError, TypeError) as error:
         refusal, own = error, (-1, str(error))
-    with torch._C._DisableFuncTorch():
-        given = torch.tensor([own[0], zlib.crc32(own[1].encode())], device=device)
-        everyone = given.new_empty(dist.get_world_size(group), 2)
-        dist.all_gather(list(everyone), given, group=group)
-        sizes, words = everyone.t().tolist()
-        if -1 in sizes or len(set(words)) > 1:
-            said: list[Any] = [None] * len(sizes)
-            dist.all_gather_object(said, own, group=group)
-            _refuse(refusal, own, said)
+    given = torch.tensor([own[0], zlib.crc32(own[1].encode())], device=device)
+    everyone = given.new_empty(dist.get_world_size(group), 2)
+    dist.all_gather(list(everyone), given, group=group)
+    sizes, words = everyone.t().tolist()
+    if -1 in sizes or len(set(words)) > 1:
+        said: list[Any] = [None] * len(sizes)
+        dist.all_gather_object(said, own, group=group)
+        _refuse(refusal, own, said)
     if not sum(sizes):
         refuse("weight", "have at least one class on one of the ranks", "none")
     return Share(group, tuple(sizes), dist.get_rank(group))
