@@ -14,15 +14,13 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from ...call import Call
-from ...compute import cpu as kernels
 from ...lowering import changed, magnitudes, unless_empty
-from . import cpu, operators, products, route, shards, tensor_rows, threads
+from . import cpu, operators, products, route, shards, tensor_rows
 from .arrays import HALF, TENSORS, is_dense, is_once, is_traced, kept, mode_of, round_once, xp
 from .cpu import Arguments
 from .shards import Share
@@ -32,8 +30,6 @@ from .shards import Share
 CHUNK_BYTES, HALF_BYTES, LEAST_ROWS = 1 << 26, 1 << 27, 512
 # Of such sums, at a time: the allocator gives back to the system what is as large.
 PART_BYTES = 1 << 26
-# Logits whose coefficients are looked at, at a time.
-LOOK = 1 << 20
 
 Wanted = tuple[bool, bool, bool]
 # What makes of a chunk's call its loss, and the gradient to its logits times a factor, if there is one.
@@ -197,7 +193,7 @@ def rounds_once(spec: Any, dtype: torch.dtype) -> bool:
     return bool(spec.precision == "exact" and dtype is not torch.float64)
 
 
-@np.errstate(all="ignore")
+@torch.no_grad()
 def evaluate(
     layer: Layer,
     given: Arguments,
@@ -207,66 +203,7 @@ def evaluate(
     in_parts: bool = True,
 ) -> tuple[Tensor, Made | None]:
     """Return the loss in ``dtype``, and the gradients that are wanted times ``upstream``, or 1."""
-    of_chunk = _of_chunk(layer)
-    if of_chunk is not None:
-        return _evaluate_tensors(layer, given, dtype, wanted, upstream, in_parts, of_chunk)
-    with torch.no_grad():
-        hidden, weight, bias, *_ = layer.cast()
-    call, (n, classes) = _rows_of(given), (math.prod(given.logits.shape[:-1]), given.logits.shape[-1])
-    hidden, each = hidden.reshape(n, hidden.shape[-1]), call.spec.reduction == "none"
-    used, largest = _used(call)
-    made, size = None, _rows_at_once(len(used), layer)
-    factor: Any = None if upstream is None else upstream.double().numpy(force=True)
-    if any(wanted):
-        scale = 1.0
-        if layer.dtype in HALF and upstream is None and not rounds_once(call.spec, layer.dtype):
-            factor = scale = _scale(largest / abs(call.denominator or 1.0))
-        made = _none_yet(layer, hidden, wanted, scale, in_parts, size < len(used))
-    memory = torch.empty(size, classes, dtype=layer.dtype)
-    losses, total = np.zeros(n), 0.0
-    if made and not len(used):
-        for sums in made.weight or ():
-            sums.zero_()
-    for first in range(0, len(used), size or 1):
-        rows = used[first : first + size]
-        z, part = memory[: len(rows)], _part(call, rows)
-        h = hidden[rows.start : rows.stop] if isinstance(rows, range) else hidden[torch.from_numpy(rows)]
-        products.logits(h, weight, bias, z)
-        slopes = factor if not np.ndim(factor) else factor.reshape(-1, 1)[_index(rows)]
-        place = cpu.memory(z)
-        value = kernels.evaluate(part, place, place if made else None, slopes, threads.team())
-        if each:
-            losses[_index(rows)] = value
-        else:
-            total += value
-        if made:
-            _add(made, z, h, weight, rows, first == 0)
-    if each:
-        return round_once(torch.from_numpy(losses), dtype).reshape(given.logits.shape[:-1]), made
-    if call.denominator == 0:
-        total = float(unless_empty(kernels.host, call.spec.zero_denominator, np.float64(0), call.denominator))
-    return round_once(torch.tensor(total, dtype=torch.float64), dtype), made
-
-
-def _of_chunk(layer: Layer) -> OfChunk | None:
-    """Return what computes a chunk of tensors, None where that is the CPU's kernel."""
-    if layer.share is not None:
-        return functools.partial(shards.of_chunk, layer.share)
-    return None if layer.hidden.is_cpu else operators.gpu().of_chunk
-
-
-@torch.no_grad()
-def _evaluate_tensors(
-    layer: Layer,
-    given: Arguments,
-    dtype: torch.dtype,
-    wanted: Wanted,
-    upstream: Tensor | None,
-    in_parts: bool,
-    of_chunk: OfChunk,
-) -> tuple[Tensor, Made | None]:
-    """Return the loss in ``dtype``, and the gradients that are wanted times ``upstream``, or 1."""
-    call, share = tensor_rows.rows_of(given), layer.share
+    call, of_chunk = tensor_rows.rows_of(given), _of_chunk(layer)
     n, (hidden, weight, bias, *_) = call.shape[0], layer.cast()
     hidden, each = hidden.reshape(n, hidden.shape[-1]), call.spec.reduction == "none"
     used, largest = tensor_rows.used_of(call)
@@ -284,26 +221,21 @@ def _evaluate_tensors(
         for sums in made.weight or ():
             sums.zero_()
     for first in range(0, len(used), size or 1):
-        some: Any = used[first : first + size]
-        some = slice(first, first + len(some)) if len(used) == n else some
-        h, slopes = hidden[some], None
-        z = memory[: len(h)]
+        rows: Any = used[first : first + size]
+        rows = slice(first, first + len(rows)) if len(used) == n else rows
+        h = hidden[rows]
+        z, slopes = memory[: len(h)], None
         products.logits(h, weight, bias, z)
-        part = dataclasses.replace(tensor_rows.part_of(call, some), logits=z)
         if made:
-            slopes = factor.reshape(-1)[some] if each else factor
+            slopes = factor.reshape(-1)[rows] if each else factor
+        part = dataclasses.replace(tensor_rows.part_of(call, rows), logits=z)
         value, gradient = of_chunk(part, slopes)
         if each:
-            losses[some] = value
+            losses[rows] = value
         else:
             losses += value
         if made and gradient is not None:
-            if made.hidden is not None:
-                product = products.of_hidden(gradient, weight)
-                if share:
-                    product = share.added(product.to(products.sum_type(layer.dtype)))
-                made.hidden[some] = product.to(made.hidden.dtype)
-            _add(made._replace(hidden=None), gradient, h, weight, some, first == 0)
+            _add(layer, made, gradient, h, weight, rows, first == 0)
     if each:
         return round_once(losses, dtype).reshape(given.logits.shape[:-1]), made
     if call.denominator is not None:
@@ -311,65 +243,11 @@ def _evaluate_tensors(
     return round_once(losses, dtype), made
 
 
-def _rows_of(given: Arguments) -> Call:
-    """Return the checked call on NumPy's arrays, positions being one axis and the denominator known."""
-    call, z = cpu.checked(given), given.logits
-    denominator = kernels.denominator(call) if call.spec.reduction.startswith("mean") else None
-    n, classes = math.prod(z.shape[:-1]), z.shape[-1]
-
-    def flat(x: Any) -> Any:
-        """Return what is given for a prefix of the shape, a number a row if not one an element."""
-        if x is None or not x.ndim:
-            return x
-        return x.reshape((n, classes) if x.ndim == z.ndim else -1)
-
-    weights = call.class_weight
-    if isinstance(weights, tuple):
-        weights = tuple(w if w.ndim < 2 else np.broadcast_to(w, z.shape).reshape(n, classes) for w in weights)
-    return dataclasses.replace(
-        call,
-        logits=call.logits._replace(shape=(n, classes)),
-        shape=(n, classes),
-        axis=1,
-        targets=call.targets.reshape((n,) if call.hard else (n, classes)),
-        sample_weight=flat(call.sample_weight),
-        mask=flat(call.mask),
-        class_weight=weights,
-        denominator=denominator,
-    )
-
-
-def _part(call: Call, rows: Any) -> Call:
-    """Return the call of some rows."""
-
-    def part(x: Any) -> Any:
-        if x is None or not x.ndim:
-            return x
-        if len(x) == len(call.targets):
-            return x[_index(rows)]
-        return x[np.asarray(rows) // (len(call.targets) // len(x))]
-
-    shape = (len(rows), call.shape[1])
-    given = {name: part(getattr(call, name)) for name in ("targets", "sample_weight", "mask")}
-    if isinstance(call.class_weight, tuple):
-        given["class_weight"] = tuple(w if w.ndim < 2 else w[_index(rows)] for w in call.class_weight)
-    return dataclasses.replace(call, logits=call.logits._replace(shape=shape), shape=shape, **given)
-
-
-def _index(rows: Any) -> Any:
-    return slice(rows.start, rows.stop) if isinstance(rows, range) else rows
-
-
-def _used(call: Call) -> tuple[Any, float]:
-    """Return the rows that have a coefficient other than 0, and the largest sum of a row's."""
-    n, classes = call.shape
-    if call.denominator == 0:
-        return range(0), 0.0
-    step = n if call.hard and not call.spec.label_smoothing else max(1, LOOK // classes)
-    parts = (magnitudes(kernels.host, _part(call, range(i, min(i + step, n)))) for i in range(0, n, max(step, 1)))
-    sums = np.concatenate([np.zeros((0, 1)), *parts])[:, 0]
-    used = sums != 0
-    return range(n) if used.all() else used.nonzero()[0], float(np.fmax.reduce(sums, initial=0.0))
+def _of_chunk(layer: Layer) -> OfChunk:
+    """Return what computes a chunk."""
+    if layer.share is not None:
+        return functools.partial(shards.of_chunk, layer.share)
+    return cpu.of_chunk if layer.hidden.is_cpu else operators.gpu().of_chunk
 
 
 def _rows_at_once(n: int, layer: Layer) -> int:
@@ -410,11 +288,13 @@ def _none_yet(layer: Layer, hidden: Tensor, wanted: Wanted, scale: float, in_par
     return Made(of_hidden, of_weight, of_bias, scale)
 
 
-def _add(made: Made, z: Tensor, h: Tensor, weight: Tensor, rows: Any, first: bool) -> None:
+def _add(layer: Layer, made: Made, z: Tensor, h: Tensor, weight: Tensor, rows: Any, first: bool) -> None:
     """Add what a chunk's gradient ``z`` makes of its rows of the hidden layer and of the weight."""
     if made.hidden is not None:
-        index = slice(rows.start, rows.stop) if isinstance(rows, range) else torch.from_numpy(rows)
-        made.hidden[index] = products.of_hidden(z, weight)
+        product = products.of_hidden(z, weight)
+        if layer.share is not None:
+            product = layer.share.added(product.to(products.sum_type(z.dtype)))
+        made.hidden[rows] = product.to(made.hidden.dtype)
     if made.bias is not None:
         made.bias.add_(z.sum(0, dtype=made.bias.dtype))
     start = 0

@@ -155,6 +155,21 @@ class Fused(torch.autograd.Function):
         return gradient, None, None, None
 
 
+@np.errstate(all="ignore")
+def of_chunk(call: Call, factor: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return the wide loss; with a factor the logits become their gradient times it, which is returned, too."""
+    place, z = memory(call.logits), call.logits
+    given = {name: on_host(getattr(call, name)) for name in ("targets", "sample_weight", "mask", "class_weight")}
+    denominator = None if call.denominator is None else float(call.denominator)
+    part = dataclasses.replace(call, logits=place, denominator=denominator, **given)
+    slopes: Any = None
+    if factor is not None:
+        slopes = factor.double().numpy()
+        slopes = slopes.reshape(-1, 1) if slopes.ndim else float(slopes)
+    value = cpu.evaluate(part, place, None if factor is None else place, slopes, threads.team())
+    return torch.from_numpy(np.asarray(value)), None if factor is None else z
+
+
 def memory_like(z: Tensor) -> Tensor:
     """Return memory for a gradient, in large pages if they are to be had: faults of small ones outlast a loss."""
     if z.nbytes < LARGE_BYTES or not (z.is_contiguous() and z.is_cpu):
