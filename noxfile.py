@@ -54,7 +54,10 @@ MUTANTS: dict[str, list[tuple[tuple[str, ...], int | None, tuple[str, ...]]]] = 
         (
             ("--backend", "torch:linear"),
             20,
-            ("adapters/torch/chunks.py", "adapters/torch/linear.py", "adapters/torch/chunk_operators.py"),
+            (
+                *("adapters/torch/chunks.py", "adapters/torch/linear.py"),
+                *("adapters/torch/products.py", "adapters/torch/tensor_rows.py"),
+            ),
         ),
         (("--backend", "numpy"), 60, ("classweight/compute/cpu_kernels.py",)),
         (("--backend", "torch:compiled", *SLOW), 8, ("adapters/torch/operators.py",)),
