@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 
 import pytest
 
-from .pages import ROOT
+from ..examples import printed_by
 
 
 def test_imbalanced_jax() -> None:
     """Weights find most of the rare class; each spec is what its users write, and the two are no one number."""
-    command = [sys.executable, "-W", "error", str(ROOT / "examples" / "imbalanced_jax.py")]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = re.findall(r"^(.*?) {2,}([\d.]+)(?: +([\d.]+))?$", run.stdout, re.MULTILINE)
+    found = printed_by("imbalanced_jax", "-W", "error")
+    lines = re.findall(r"^(.*?) {2,}([\d.]+)(?: +([\d.]+))?$", found, re.MULTILINE)
     printed = {name: tuple(float(number) for number in numbers if number) for name, *numbers in lines}
     plain, weighted = printed["fastest tenth"]
     assert plain < 0.5 < weighted

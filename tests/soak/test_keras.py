@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import keras
+
+from .processes import assert_steps_hold
 
 
 def test_steps() -> None:
-    script, name = Path(__file__).with_name("steps.py"), f"keras:{keras.backend.backend()}"
-    run = subprocess.run([sys.executable, script, name, "1500"], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    assert_steps_hold(f"keras:{keras.backend.backend()}", 1500)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+from .processes import assert_steps_hold
 
 
 def test_steps() -> None:
-    script = Path(__file__).with_name("steps.py")
-    run = subprocess.run([sys.executable, script, "numpy", "4000"], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+    assert_steps_hold("numpy", 4000)
