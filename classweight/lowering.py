@@ -120,18 +120,25 @@ def changed(spec: Any, **values: Any) -> Any:
 
 
 def divided(xp: Arrays, c: Any) -> Any:
-    """Return the coefficients divided by their denominator, all 0 where that is."""
+    """Return the coefficients divided by their denominator, all 0 where that is.
+
+    The denominator that remains is 1, or NaN: loss and upstream gradient are divided by that, so that a coefficient of
+    0 stays one.
+    """
     if c.denominator is None:
         return c
+    by = c.denominator
+    is_number = by == by
+    if isinstance(by, int | float):
+        rest, by = (1.0, by) if is_number else (NAN, 1.0)
+    else:
+        rest, by = xp.where(is_number, xp.ones((), by), NAN), xp.where(is_number, by, 1.0)
 
     def quotient(x: Array | None) -> Any:
-        return None if x is None else divide(xp, "zero", x, c.denominator)
+        return None if x is None else divide(xp, "zero", x, by)
 
-    if isinstance(c, SigmoidCoefficients):
-        return SigmoidCoefficients(quotient(c.pos), quotient(c.neg), None)
-    return SoftmaxCoefficients(
-        c.axis, c.index, c.targets, quotient(c.alpha), c.column, quotient(c.beta), c.row, denominator=None
-    )
+    names = ("pos", "neg") if isinstance(c, SigmoidCoefficients) else ("alpha", "beta")
+    return replace(c, denominator=rest, **{name: quotient(getattr(c, name)) for name in names})
 
 
 def lower(xp: Arrays, call: Call, dtype: Any) -> SoftmaxCoefficients | SigmoidCoefficients:

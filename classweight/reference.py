@@ -71,7 +71,7 @@ def reference(
         scale = np.broadcast_to(scale * np.asarray(upstream, np.float64), rows.shape)
         if scale.ndim < slopes.ndim:
             scale = scale[..., None]
-        gradient = np.where(scale == 0, 0.0, slopes * scale)
+        gradient = np.where((scale == 0) | (slopes == 0), 0.0, slopes * scale)
     return loss, np.moveaxis(gradient, -1, axis) if z.ndim else gradient
 
 

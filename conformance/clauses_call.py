@@ -218,6 +218,7 @@ def call_class_weight() -> Iterator[Draft]:
         yield draft(f"float64-{end}", Softmax(reduction="sum", **fields), Z, T, dtype, class_weight=wide)
         pair = (TypedArray.of(1, "float32"), TypedArray.of([2, 3, 4], "float32"))
         yield draft(f"pair-{end}", Sigmoid(**fields), Z, floats(B), dtype, class_weight=pair)
+        yield from _of_elements(end, dtype, fields)
     for end, dtype, fields in across(*WIDE):
         large = TypedArray.of([1e300, 2e299, 3e300], "float64")
         yield draft(f"beyond-float32-{end}", Softmax(**fields), Z, T, dtype, class_weight=large)
@@ -227,6 +228,37 @@ def call_class_weight() -> Iterator[Draft]:
     yield draft("negative", Softmax(), Z, T, flags=("NegativeWeight",), class_weight=[1, -2, 1])
     yield draft("nan", Softmax(), Z, T, class_weight=[1, 1, NAN], error=(*error, "nan", "2"))
     yield draft("infinite", Softmax(), Z, T, class_weight=[INF, 1, 1], error=(*error, "inf", "0"))
+
+
+def _of_elements(end: str, dtype: str, fields: dict[str, Any]) -> Iterator[Draft]:
+    """Cover pairs of which an element has its own, or what broadcasts to that."""
+    own = (uniform("negative", 4, 3, low=0.25, high=3), uniform("positive", 4, 3, low=0.25, high=3))
+    pairs = {
+        "each": own,
+        "rows": (own[0][:, :1], own[1][:, :1]),
+        "row": (own[0][:1], 1.0),
+        "float64": tuple(TypedArray.of(w, "float64") for w in own),
+    }
+    for name, pair in pairs.items():
+        for kind in ("term", "label"):
+            given: dict[str, Any] = {"class_weight": pair, "flags": ("ElementWeights",)}
+            spec = Sigmoid(weighting=kind, ignore_label=-1, label_smoothing=0.1, **fields)
+            t = np.where(np.eye(4, 3) == 1, -1, SOFT)
+            yield draft(f"elements-{name}-{kind}-{end}", spec, Z, t, dtype, sample_weight=S, **given)
+    for kind in ("none", "sum", "mean_over_nonzero"):
+        up: Any = uniform("binary-upstream", 4, 3) if kind == "none" else 2
+        zeros = (own[0], np.where(np.eye(4, 3) == 1, 0, own[1]))
+        given = {"class_weight": zeros, "flags": ("ElementWeights",)}
+        yield draft(
+            f"elements-{kind}-{end}", Sigmoid(reduction=kind, **fields), Z, floats(B), dtype, upstream=up, **given
+        )
+    three, steps = (2, 2, 3), [Z[:2], Z[2:]]
+    for name, pair in (("each", tuple(w.reshape(three) for w in own)), ("step", (own[0][:2], own[1][2:]))):
+        given = {"class_weight": pair, "flags": ("ElementWeights",)}
+        for averages in (False, True):
+            spec = Sigmoid(average_outputs=averages, **fields)
+            kind = "rows" if averages else "all"
+            yield draft(f"elements-steps-{name}-{kind}-{end}", spec, steps, np.reshape(SOFT, three), dtype, **given)
 
 
 def denominator() -> Iterator[Draft]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -92,5 +93,21 @@ def _weights() -> Iterator[Draft]:
         for name, bad in (("infinite", INF), ("nan", NAN)):
             given: dict[str, Any] = {"denominator": TypedArray.of(bad, "float64")}
             yield draft(f"denominator-{name}-{end}", Softmax(**fields), Z, T, dtype, **given)
+        # Where it is NaN, what has no coefficient is 0 still.
+        last = [*INDICES[1:], -7]
+        for kind, spec in (("index", Softmax), ("smoothed", partial(Softmax, label_smoothing=0.1))):
+            ignoring = spec(class_weight=W, ignore_index=-7, **fields)
+            yield draft(f"denominator-{kind}-{end}", ignoring, Z, last, dtype, upstream=2)
+            weights = [0, *WEIGHTS[:2], 2]
+            yield draft(f"denominator-{kind}-weight-0-{end}", spec(**fields), Z, T, dtype, sample_weight=weights)
+        given = {"mask": [False, True, True, True], "sample_weight": [1, 0, 2, 1]}
+        yield draft(f"denominator-soft-{end}", Softmax(class_weight=W, **fields), Z, SHARES, dtype, **given)
+        for name, averages in (("binary", False), ("binary-rows", True)):
+            spec = Sigmoid(ignore_label=-7, average_outputs=averages, **fields)
+            some = [LABELS[0], [-7.0, -7, -7], [-7.0, 1, 0], LABELS[2]]
+            yield draft(f"denominator-{name}-{end}", spec, Z, some, dtype, sample_weight=[0, 1, 2, 1])
+        given = {"denominator": TypedArray.of(NAN, "float64")}
+        spec = Softmax(inputs="log_probs", ignore_index=-1, **fields)
+        yield draft(f"denominator-log_probs-{end}", spec, -abs(floats(Z)) - 0.5, [0, -1, 2, 1], dtype, **given)
     error = ("ValueError", "sample_weight")
     yield draft("length", Softmax(), Z, T, sample_weight=[1, 1, 1], error=error, note="shapes are looked at")

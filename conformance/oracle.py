@@ -371,7 +371,7 @@ def _reduce(
         u = mpf(1) if upstream is None else mpf(float(_at_prefix(upstream, i if spec.reduction == "none" else ())))
         s = scale[i] * u
         for index, slope, terms, total in zip(row.inputs, row.slopes, row.magnitudes, row.totals, strict=True):
-            gradient[index] = mpf(0) if s == 0 else slope * s
+            gradient[index] = mpf(0) if s == 0 or (slope == 0 and terms == 0) else slope * s
             magnitude[index] = mpf(0) if s == 0 else terms * condition * abs(s)
             row_scale[index] = total * condition * abs(s)
     arrays = (_filled(shape, entries) for entries in (gradient, magnitude, row_scale))

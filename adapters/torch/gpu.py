@@ -71,7 +71,7 @@ def evaluate(call: Call, dtype: torch.dtype) -> tuple[Tensor, Any, tuple[Tensor,
         rows = rows.sum(-1, keepdim=True)
     value = reduce(xp, call, rows, None)
     if denominator is not None and not each:
-        value = unless_empty(xp, call.spec.zero_denominator, value, denominator)
+        value = unless_empty(xp, call.spec.zero_denominator, value / c.denominator, denominator)
     return round_once(value, dtype), c, statistics
 
 
@@ -82,6 +82,8 @@ def gradient(
     inside = inside_of(xp, call.spec, call.logits.dtype)
     c = divided(xp, lower(xp, call, inside)) if c is None else c
     upstream = upstream.to(torch.float64)
+    if c.denominator is not None:
+        upstream = upstream / c.denominator
     if call.spec.reduction == "none" and call.position_axis is not None:
         upstream = upstream.unsqueeze(call.position_axis)
     return triton_launch.gradient(call.logits.detach(), c, inside, statistics, upstream, out)

@@ -42,14 +42,17 @@ def loss_and_grad(
         An upstream gradient of another shape than the loss's.
     """
     c = lower(xp, call, _inside(xp, call))
-    scale = scale_of(xp, call, upstream) if gradient else None
-    rows, slopes = (rows_of or of_arrays)(xp, call, divided(xp, c), scale)
+    scale, of_one = scale_of(xp, call, upstream) if gradient else None, divided(xp, c)
+    if scale is not None and c.denominator is not None:
+        scale = scale / of_one.denominator
+    rows, slopes = (rows_of or of_arrays)(xp, call, of_one, scale)
     if call.spec.reduction == "none":
         rows = xp.reshape(rows, call.loss_shape(xp))
     else:
         rows = xp.sum(xp.astype(rows, xp.wide))
         if c.denominator is not None:
-            rows = unless_empty(xp, call.spec.zero_denominator, rows, c.denominator)
+            mean = rows / of_one.denominator
+            rows = unless_empty(xp, call.spec.zero_denominator, mean, c.denominator)
     return round_once(xp, rows, call.logits.dtype), slopes
 
 

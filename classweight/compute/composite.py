@@ -47,7 +47,7 @@ def _softmax(xp: Arrays, spec: SoftmaxCrossEntropy, z: Array, c: SoftmaxCoeffici
         alive = alive | xp.any(~xp.equal(shared, 0), axis)
         if dense is not None:
             dense = dense + shared
-    alive = alive | ~xp.any(~_is_inside(spec, z), axis)
+    alive = alive | ~xp.any(~_is_inside(spec, z), axis) & _is_number(c)
     z = xp.where(alive, z, 1.0)
 
     own = cut = None
@@ -160,7 +160,7 @@ def clip(xp: Arrays, p: Array, bounds: float | str | None, eps: float) -> Array:
 
 def _sigmoid(xp: Arrays, spec: SigmoidCrossEntropy, z: Array, c: SigmoidCoefficients, eps: float, dtype: Any) -> Array:
     pos, neg = (xp.astype(counted(xp, c, x), dtype) for x in (c.pos, c.neg))
-    alive = ~xp.equal(pos, 0) | ~xp.equal(neg, 0) | _is_inside(spec, z)
+    alive = ~xp.equal(pos, 0) | ~xp.equal(neg, 0) | _is_inside(spec, z) & _is_number(c)
     z = xp.where(alive, z, 0.5)
     if spec.inputs == "logits":
         # softplus(z) = max(z, 0) + log1p(exp(-|z|)), with the right slope at 0.
@@ -196,6 +196,11 @@ def counted(xp: Arrays, c: SoftmaxCoefficients | SigmoidCoefficients, coefficien
     if isinstance(c.denominator, int | float):
         return coefficient if c.denominator else 0 * coefficient
     return xp.where(xp.equal(c.denominator, 0), 0.0, coefficient)
+
+
+def _is_number(c: SoftmaxCoefficients | SigmoidCoefficients) -> Any:
+    """Return where the denominator is not NaN, which would be the slope of a coefficient of 0, too."""
+    return c.denominator is None or c.denominator == c.denominator
 
 
 def _is_inside(spec: SoftmaxCrossEntropy | SigmoidCrossEntropy, z: Array) -> Array:

@@ -221,16 +221,17 @@ def evaluate(call: Call, z: Memory, g: Memory | None, upstream: Array | float | 
         _run(call, lowered, f, lowered.s, 1.0, z, g, upstream, team, losses)
         return losses
     share, s = 1.0, lowered.s
-    if denominator is not None:
+    if denominator is not None and denominator != denominator:
+        upstream = denominator  # which reaches no row without a coefficient
+    elif denominator is not None:
         share = 1 / float(denominator) if denominator != 0 else 0.0
         if 0 < abs(denominator) <= TINY or 1 / TINY <= abs(denominator) < math.inf:
             share, (f, s) = 1.0, _divided(f, s, denominator)
     value = _run(call, lowered, f, s, share, z, g, upstream, team, None)
-    return (
-        value
-        if denominator is None
-        else float(unless_empty(host, call.spec.zero_denominator, np.float64(value), denominator))
-    )
+    if denominator is None:
+        return value
+    mean = np.float64(value if denominator == denominator else denominator)
+    return float(unless_empty(host, call.spec.zero_denominator, mean, denominator))
 
 
 def denominator(call: Call) -> float:

@@ -235,6 +235,20 @@ def test_an_ignored_row_is_nothing_and_a_bad_target_nan(shape: Any, axis: int, s
     assert gradient[2:].isfinite().all()
 
 
+@pytest.mark.parametrize("binary", [False, True], ids=["softmax", "sigmoid"])
+def test_a_denominator_that_is_nan_leaves_an_ignored_row_at_0(binary: bool) -> None:
+    z, upstream = torch.tensor([[0.5, -1.0, 2.0]] * 3), torch.tensor(2.0)
+    if binary:
+        spec: Any = SigmoidCrossEntropy(ignore_label=-100)
+        targets = torch.tensor([[1.0, 0, 1], [-100] * 3, [np.nan, 0, 1]])
+    else:
+        spec, targets = SoftmaxCrossEntropy(ignore_index=-100, class_weight=(1, 2, 3)), torch.tensor([0, -100, 3])
+    value, gradient = loss_and_grad(spec, z, targets, upstream)
+    assert value.isnan()
+    assert gradient.isnan().all(1).tolist() == [True, False, True]
+    assert not gradient[1].any()
+
+
 @pytest.mark.parametrize("wide", [3, 3000])
 @pytest.mark.parametrize("smoothing", [0, 0.1])
 @pytest.mark.parametrize("row", ROWS_WITHOUT_A_SOFTMAX)
