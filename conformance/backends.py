@@ -27,6 +27,8 @@ from .layouts import laid_out
 __all__ = ["GLUES", "Backend", "Glue", "NotRun", "available", "make_backend"]
 
 Result = tuple[Any, Any]
+# Whose identity is a hidden layer.
+MOST_ROWS = 2048
 
 
 class NotRun(Exception):
@@ -112,7 +114,8 @@ class Torch:
     A graph that is ``compiled``, and a GPU (``cuda``), look at values where they are told to alone: they are told so,
     or values are looked at eagerly before. Graphs are those that `torch.compile` traces, run by PyTorch's own kernels:
     inductor would compile each of hundreds of specs for seconds. ``linear`` is the loss of a linear layer whose hidden
-    layer is the logits, its weight the identity, two rows at a time.
+    layer is the logits, its weight the identity, two rows at a time; then, with the two exchanged, the weight's gradient
+    must be the hidden layer's.
     """
 
     framework: ClassVar[str] = "torch"
@@ -177,11 +180,32 @@ class Torch:
         if self.is_linear and not _is_scaled_exactly(spec, logits, upstream):
             raise NotRun("gradients of a half type are rounded before what is upstream is known")
         upstream = self.torch.ones_like(loss) if upstream is None else upstream
-        for retained in (True, False)[not again :]:
-            (gradient,) = self.torch.autograd.grad(loss, logits, upstream, retain_graph=retained)
+        gradient = self._gradient(loss, logits, upstream, again)
         if self.is_linear and not hasattr(spec, "axis") and gradient.isnan().any():
             raise NotRun("what is NaN of one logit is NaN in all of a hidden layer: it is times a weight of 0")
+        if self.is_linear and logits.isfinite().all() and gradient.isfinite().all():
+            found = self._of_weight(spec, logits, targets, arguments, upstream, again)
+            if found is not None and not self.torch.equal(found, gradient):
+                raise ValueError(f"the weight's gradient is {found.tolist()}, the hidden layer's {gradient.tolist()}")
         return loss, gradient
+
+    def _gradient(self, loss: Any, x: Any, upstream: Any, again: bool) -> Any:
+        for retained in (True, False)[not again :]:
+            (gradient,) = self.torch.autograd.grad(loss, x, upstream, retain_graph=retained)
+        return gradient
+
+    def _of_weight(self, spec: Any, logits: Any, targets: Any, arguments: Any, upstream: Any, again: bool) -> Any:
+        """Return the gradient of a weight that has the logits, the hidden layer being the identity."""
+        axis = getattr(spec, "axis", -1) if logits.ndim != 1 else -1
+        z = logits.detach().movedim(axis, -1)
+        rows = z.reshape(-1, z.shape[-1])
+        if len(rows) > MOST_ROWS:
+            return None
+        weight = rows.t().clone().requires_grad_()
+        hidden = self.torch.eye(len(rows), dtype=z.dtype).reshape(*z.shape[:-1], len(rows))
+        targets = targets.movedim(axis, -1) if targets.shape == logits.shape else targets
+        loss = _adapter("torch").linear_loss(spec, hidden, weight, targets, **arguments)
+        return self._gradient(loss, weight, upstream, again).t().reshape(z.shape).movedim(-1, axis)
 
     def _linear(self, adapter: Any, spec: Any, logits: Any, targets: Any, *others: Any, **arguments: Any) -> Any:
         axis = getattr(spec, "axis", -1) if logits.ndim != 1 else -1

@@ -24,6 +24,9 @@ DTYPES = ("float32", "float16", "bfloat16")
 CLASSES = (2, 3, 10, 100, 1000, 20011)
 # A batch whose double-double arrays stay in the cache.
 LARGEST_BATCH = 1 << 17
+# What is computed piece by piece has batches of several: rows of so many classes, and one binary batch of so many logits.
+# Beside a plan of fewer logits they would be most of it.
+MANY_CLASSES, MANY_LOGITS, ENOUGH = 5003, (1 << 18) + 1000, 20_000
 SMOOTHING = 0.1
 # Where exp is below what any of the types can hold.
 NOTHING = -300.0
@@ -38,6 +41,7 @@ class Sweep:
     targets: str
     dtype: str
     elements: int
+    classes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +74,21 @@ class Truth:
 
 
 def plan(elements: int) -> Iterator[Sweep]:
-    """Yield sweeps of about this many logits in all: every kind, targets and type in turn."""
+    """Yield sweeps of about this many logits: every kind, targets and type in turn; then those that are in pieces."""
     kinds = [(kind, targets, dtype) for targets in TARGETS for kind in KINDS for dtype in DTYPES]
     size = min(LARGEST_BATCH, max(1, elements // len(kinds)))
     for seed in range(-(-elements // size)):
         yield Sweep(seed, *kinds[seed % len(kinds)], size)
+    if elements >= ENOUGH:
+        yield from in_pieces()
+
+
+def in_pieces() -> Iterator[Sweep]:
+    """Yield a sweep of many classes of each targets and type, and one of a large binary batch."""
+    several = [(targets, dtype) for targets in TARGETS if not targets.startswith("binary") for dtype in DTYPES]
+    for i, (targets, dtype) in enumerate(several):
+        yield Sweep(10**9 + i, KINDS[i % len(KINDS)], targets, dtype, 3 * MANY_CLASSES, MANY_CLASSES)
+    yield Sweep(2 * 10**9 + 5, "normal", "binary", "float32", MANY_LOGITS)  # a mean over weights
 
 
 def cases(sweep: Sweep) -> tuple[Case, Case]:
@@ -130,7 +144,7 @@ def _draw(sweep: Sweep) -> Batch:
     rng = np.random.default_rng(sweep.seed)
     binary = sweep.targets.startswith("binary")
     fitting = [c for c in CLASSES if c <= max(2, sweep.elements)]
-    num_classes = 8 if binary else fitting[rng.integers(len(fitting))]
+    num_classes = 8 if binary else sweep.classes or fitting[rng.integers(len(fitting))]
     n = max(1, sweep.elements // num_classes)
     shape = (n, num_classes)
 

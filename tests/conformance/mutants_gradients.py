@@ -329,6 +329,13 @@ def an_index_that_nothing_looks_at_is_clamped(spec: Any, logits: Any, targets: A
 
 
 @catches("UncheckedValue")
+def nan_of_the_mean_in_every_row(spec: Any, logits: Any, targets: Any, **arguments: Any) -> Result:
+    """Divide by a denominator that is NaN where there is nothing to be divided, too: 0 / NaN."""
+    loss, gradient = right(spec, logits, targets, **arguments)
+    return loss, gradient if loss.ndim or not np.isnan(gradient).any() else np.full_like(gradient, np.nan)
+
+
+@catches("UncheckedValue")
 def a_weight_that_nothing_looks_at_is_0(spec: Any, logits: Any, targets: Any, **arguments: Any) -> Result:
     """Make 0 of a weight that is no number."""
     if "sample_weight" in arguments and arguments.get("validate") is False:

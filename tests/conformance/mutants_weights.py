@@ -53,6 +53,24 @@ def denominator_with_an_epsilon(spec: Any, logits: Any, targets: Any, **argument
     return right(spec, logits, targets, **arguments)
 
 
+@catches("ElementWeights")
+def every_row_has_the_first_ones_weights(spec: Any, logits: Any, targets: Any, **arguments: Any) -> Result:
+    """Take weights of elements for weights of outputs: what reads (N, C) with the row's stride left out."""
+    pair = arguments.get("class_weight")
+    if isinstance(pair, tuple):
+        arguments["class_weight"] = tuple(w if np.ndim(w) < 2 else w[:1] for w in pair)
+    return right(spec, logits, targets, **arguments)
+
+
+@catches("ElementWeights")
+def weights_of_elements_are_averaged_over_rows(spec: Any, logits: Any, targets: Any, **arguments: Any) -> Result:
+    """Take one weight an output, as `pos_weight` has."""
+    pair = arguments.get("class_weight")
+    if isinstance(pair, tuple):
+        arguments["class_weight"] = tuple(w if np.ndim(w) < 2 else w.mean(0, dtype=np.float64) for w in pair)
+    return right(spec, logits, targets, **arguments)
+
+
 @catches("targets", "class_weight")
 def class_0_is_padding(spec: Any, logits: Any, targets: Any, **arguments: Any) -> Result:
     """Ignore class 0 unasked, as losses of sequences do whose padding is 0."""

@@ -9,6 +9,7 @@ import pytest
 from mpmath import mp, mpf
 
 from classweight import from_dict
+from classweight.compute import cpu
 from classweight.conformance import sweeps
 from classweight.conformance.cases import Case
 from classweight.conformance.floats import FORMATS
@@ -64,6 +65,19 @@ def test_a_sweep_is_made_again_from_its_seed() -> None:
     for sweep in PLAN[:6]:
         first, again = sweeps.cases(sweep)[0], sweeps.cases(sweep)[0]
         assert first.request() == again.request()
+
+
+def test_what_is_computed_in_pieces_has_several() -> None:
+    *rows, binary = sweeps.in_pieces()
+    assert {(s.targets, s.dtype) for s in rows} == {
+        (t, d) for t in sweeps.TARGETS if t[:6] != "binary" for d in sweeps.DTYPES
+    }
+    assert all(sweeps.cases(s)[0].logits.values.shape == (3, sweeps.MANY_CLASSES) for s in rows)
+    assert sweeps.MANY_CLASSES > 2 * cpu.kernels().CHUNK
+    assert binary.elements > cpu.SLICE
+    assert sweeps.cases(binary)[0].spec["reduction"] == "mean_over_weights"
+    assert [s for s in sweeps.plan(sweeps.ENOUGH) if s in (*rows, binary)] == [*rows, binary]
+    assert not any(s.classes for s in PLAN)
 
 
 def test_every_kind_targets_and_type_is_met() -> None:
