@@ -357,9 +357,16 @@ def mutants(session: nox.Session) -> None:
     results.mkdir()
     session.run(pythons["tests"], "-m", "pytest", "tests/conformance/test_judge.py", "tests/mutation")
     script = str(ROOT / "tests" / "mutation" / "random_mutants.py")
-    for home, groups_of_files in MUTANTS.items():
-        for i, (options, count, paths) in enumerate(groups_of_files):
-            chosen = ("--count", str(count)) if count else ("--left", *map(str, sorted(results.glob("*.jsonl"))))
-            out = ("--out", str(results / f"{home}-{i}.jsonl"), *chosen)
-            session.run(pythons[home], script, *out, *options, *session.posargs, *paths)
+
+    def judge(group: tuple[str, tuple[str, ...], int | None, tuple[str, ...]]) -> None:
+        home, options, count, paths = group
+        earlier = sorted(map(str, results.glob("*.jsonl")))
+        chosen = ("--count", str(count)) if count else ("--left", *earlier)
+        out = ("--out", str(results / f"{home}-{all_groups.index(group)}.jsonl"), *chosen)
+        session.run(pythons[home], script, *out, *options, *session.posargs, *paths)
+
+    all_groups = [(home, *group) for home, groups_of_files in MUTANTS.items() for group in groups_of_files]
+    for is_first in (True, False):  # what others have left must be known
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(judge, [group for group in all_groups if bool(group[2]) is is_first]))
     session.run(pythons["tests"], "tests/mutation/page.py", *map(str, sorted(results.glob("*.jsonl"))))

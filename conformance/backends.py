@@ -114,8 +114,8 @@ class Torch:
     A graph that is ``compiled``, and a GPU (``cuda``), look at values where they are told to alone: they are told so,
     or values are looked at eagerly before. Graphs are those that `torch.compile` traces, run by PyTorch's own kernels:
     inductor would compile each of hundreds of specs for seconds. ``linear`` is the loss of a linear layer whose hidden
-    layer is the logits, its weight the identity, two rows at a time; then, with the two exchanged, the weight's gradient
-    must be the hidden layer's.
+    layer is the logits, its weight the identity, two rows at a time. With the two exchanged, the weight's gradient must
+    be what the hidden layer's was.
     """
 
     framework: ClassVar[str] = "torch"
@@ -139,15 +139,16 @@ class Torch:
         return flat.reshape(shape).to(self.device)
 
     def lay(self, x: Any, layout: str) -> Any:
+        if layout == "far" and self.device != "cpu":
+            raise NotRun("a device has no memory that is there when it is touched")
+        memory: dict[int, Any] = {}
+
         def cut(buffer: Any, strides: list[int] | None) -> Any:
-            flat = self.torch.frombuffer(buffer, dtype=x.dtype)
+            flat = self.torch.frombuffer(buffer, dtype=x.dtype).to(self.device)
+            flat = memory.setdefault(id(buffer), flat)
             return flat if strides is None else flat.as_strided(x.shape, strides)
 
-        if self.device == "cpu":
-            return laid_out(x, layout, x.element_size(), cut)
-        if layout == "columns":
-            return x.permute(*range(x.ndim)[::-1]).contiguous().permute(*range(x.ndim)[::-1])
-        raise NotRun("on a GPU an array lies in rows or in columns")
+        return laid_out(x, layout, x.element_size(), cut)
 
     def encode(self, x: Any) -> tuple[bytes, str, tuple[int, ...]]:
         x = x.detach().cpu().contiguous()

@@ -24,8 +24,8 @@ DTYPES = ("float32", "float16", "bfloat16")
 CLASSES = (2, 3, 10, 100, 1000, 20011)
 # A batch whose double-double arrays stay in the cache.
 LARGEST_BATCH = 1 << 17
-# What is computed piece by piece has batches of several: rows of so many classes, and one binary batch of so many logits.
-# Beside a plan of fewer logits they would be most of it.
+# Of what is computed piece by piece, batches of several pieces: rows of so many classes, and a binary batch of so many
+# logits. Beside a plan of fewer logits they would be most of it.
 MANY_CLASSES, MANY_LOGITS, ENOUGH = 5003, (1 << 18) + 1000, 20_000
 SMOOTHING = 0.1
 # Where exp is below what any of the types can hold.

@@ -190,12 +190,17 @@ def _row_shape(z: Tensor, axis: int) -> tuple[int, ...]:
 
 def _rows(shape: tuple[int, ...], *arrays: Tensor | None) -> list[Tensor | None]:
     """Return row arrays in the order of the positions, one number after the other."""
-    return [None if x is None else x.expand(shape).reshape(-1) for x in arrays]
+    return [None if x is None else _flat(x.expand(shape)) for x in arrays]
+
+
+def _flat(x: Tensor) -> Tensor:
+    """Return the numbers one after the other; of numbers that lie equally far apart `reshape` alone makes a view."""
+    return x.reshape(-1).contiguous()
 
 
 def _coefficients(shape: tuple[int, ...], c: SoftmaxCoefficients, inside: torch.dtype) -> list[Tensor | None]:
     index, alpha, beta = _rows(shape, c.index, c.alpha, c.beta)
-    column, row = (None if x is None else x.reshape(-1).to(inside) for x in (c.column, c.row))
+    column, row = (None if x is None else _flat(x).to(inside) for x in (c.column, c.row))
     return [index, alpha, column, beta, row]
 
 

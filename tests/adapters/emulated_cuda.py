@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from classweight.conformance.backends import Backend, NotRun, NumPy
+
 SHIM = r"""
 #include <barrier>
 #include <cmath>
@@ -115,3 +117,30 @@ def emulated_adapter(folder: Path) -> Iterator[Any]:
 def on_device(x: Any) -> Any:
     """Return an array of the emulated device."""
     return np.asarray(x).view(Array)
+
+
+class Emulated(NumPy):
+    """Arrays of the emulated device, and the adapter over it."""
+
+    def __init__(self, adapter: Any) -> None:
+        self.loss = adapter.loss_and_grad
+
+    def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
+        if dtype in ("float16", "bfloat16"):
+            raise NotRun("half types are CUDA's own in the kernels")
+        return on_device(super().decode(data, dtype, shape))
+
+    def lay(self, x: Any, layout: str) -> Any:
+        return on_device(super().lay(x, layout))
+
+    def run(
+        self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool = False
+    ) -> Any:
+        return super().run(spec, logits, targets, {"validate": True, **arguments}, upstream, again)
+
+
+@contextlib.contextmanager
+def emulated_backend(folder: Path) -> Iterator[Backend]:
+    """Yield the emulated adapter as a backend of the suite."""
+    with emulated_adapter(folder) as adapter:
+        yield Backend("cupy:emulated", Emulated(adapter), {})

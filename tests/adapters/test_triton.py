@@ -10,13 +10,11 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 import torch
 
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
-from classweight.adapters.torch.arrays import prepared
 from classweight.reference import reference
 
 from ..calls import CLOSE, ROWS_WITHOUT_A_SOFTMAX, random_call
@@ -25,11 +23,10 @@ from ..truth import assert_true
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs a process of its own with TRITON_INTERPRET=1", allow_module_level=True)
 
-from triton.runtime import interpreter
-
 import classweight.adapters.torch as cwt
 from classweight.adapters.torch import chunks, gpu
-from classweight.adapters.torch.gpu import FusedOnDevice
+
+from .. import interpreted
 
 HALF = [torch.float16, torch.bfloat16]
 TYPES = [torch.float32, torch.float64, *HALF]
@@ -48,33 +45,17 @@ each_shape = pytest.mark.parametrize(("shape", "axis"), SHAPES.values(), ids=lis
 
 
 @pytest.fixture(autouse=True)
-def _as_a_device_does(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let the interpreter round fused multiplications once and bfloat16 to nearest, and not warn of infinities."""
-
-    def fma(self: Any, x: Any, y: Any, z: Any) -> Any:
-        wide = x.data.astype(np.longdouble) * y.data + z.data
-        return interpreter.TensorHandle(wide.astype(z.data.dtype), z.dtype.scalar)
-
-    def convert(data: Any, source: Any, target: Any, mode: Any) -> Any:
-        if target.name == "bf16":
-            return data.astype(ml_dtypes.bfloat16).view(np.uint16)
-        return widen(data, source, target, mode)
-
-    widen = interpreter._convert_float
-    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_fma", fma)
-    monkeypatch.setattr(interpreter, "_convert_float", convert)
-    with np.errstate(all="ignore"):
+def _as_a_device_does() -> Iterator[None]:
+    with interpreted.as_a_device_does():
         yield
 
 
 def loss_and_grad(
-    spec: Any, z: torch.Tensor, targets: Any, upstream: Any = 1.0, inplace: bool = False, **arguments: Any
+    spec: Any, z: torch.Tensor, targets: Any, upstream: Any = 1.0, **arguments: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return loss and gradient by the kernels, from a call as it is on a device: values are not looked at."""
     leaf = z.detach().requires_grad_()
-    names = ("sample_weight", "class_weight", "mask", "denominator")
-    call = prepared(spec, leaf, False, targets, *(arguments.get(name) for name in names))
-    value = FusedOnDevice.apply(leaf, call, z.dtype, inplace)
+    value = interpreted.loss(spec, leaf, targets, validate=False, **arguments)
     (gradient,) = torch.autograd.grad(value, leaf, torch.as_tensor(upstream, dtype=value.dtype))
     return value.detach(), gradient
 
