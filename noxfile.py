@@ -61,6 +61,16 @@ MUTANTS: dict[str, list[tuple[tuple[str, ...], int | None, tuple[str, ...]]]] = 
         ),
         (("--backend", "numpy"), 60, ("classweight/compute/cpu_kernels.py",)),
         (("--backend", "torch:compiled", *SLOW), 8, ("adapters/torch/operators.py",)),
+        # Kernels of GPUs, run on the CPU.
+        (
+            ("--backend", "torch:interpreted", "--seconds", "200"),
+            15,
+            (
+                *("adapters/torch/gpu.py", "adapters/torch/triton_launch.py"),
+                *("adapters/torch/triton_kernels.py", "adapters/torch/triton_numbers.py"),
+            ),
+        ),
+        (("--no-compiler", "--backend", "cupy:emulated"), 8, ("adapters/cupy.py",)),
         (
             ("--backend", "torch:composite", "--backend", "torch", "--backend", "torch:linear"),
             None,

@@ -12,6 +12,7 @@ import ast
 import importlib.abc
 import importlib.util
 import json
+import linecache
 import multiprocessing
 import os
 import random
@@ -22,7 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ ROOT = HERE.parent.parent
 # Compiled kernels, which a process need not compile anew unless they are what is changed.
 KERNELS = "classweight.compute.cpu_kernels"
 FRAMEWORKS = ("torch", "chainer", "tensorflow", "jax", "keras")
+# Triton decides when it is imported.
+INTERPRETED = "torch:interpreted"
+# For as long as the process lives.
+ENTERED = ExitStack()
 SKIPPED = {"refuse", "ImportError", "ValueError", "TypeError", "lru_cache", "TypeVar", "cast"}
 ARITHMETIC = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
 LOGIC = {ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd, ast.And: ast.Or, ast.Or: ast.And}
@@ -138,10 +143,10 @@ def mutated(path: Path, number: int) -> tuple[ast.Module, Site]:
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Finds one module changed."""
+    """Finds one module changed; as text, too, which Triton reads."""
 
     def __init__(self, module: str, tree: ast.Module, path: Path) -> None:
-        self.module, self.tree, self.path, self.used = module, tree, path, False
+        self.module, self.path, self.used, self.text = module, path, False, ast.unparse(tree)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         """Return the module's own spec, whose loader compiles the changed tree."""
@@ -151,7 +156,8 @@ class Finder(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.loader is not None
-        code = compile(self.tree, str(self.path), "exec")
+        code = compile(self.text, str(self.path), "exec")
+        linecache.cache[str(self.path)] = (len(self.text), None, self.text.splitlines(True), str(self.path))
         spec.loader.get_code = lambda _: code  # type: ignore[attr-defined]
         return spec
 
@@ -184,12 +190,18 @@ def suite(part: int | None, elements: int) -> Iterator[tuple[Any, dict[str, Any]
 
 
 def made_backend(name: str) -> Any:
-    """Return a backend of the suite, or the arrays of a library that has what the array API standard has and no more.
+    """Return a backend of the suite, or one that stands for what is not here.
 
-    CuPy runs the same code, where there is a GPU.
+    ``array-api`` has the arrays of a library that has what the array API standard has and no more; ``torch:interpreted``
+    and ``cupy:emulated`` have kernels of GPUs on the CPU.
     """
     from classweight.conformance.backends import Backend, NotRun, NumPy, make_backend
 
+    if name == INTERPRETED:
+        return _from_file("interpreted.py").backend()
+    if name == "cupy:emulated":
+        made = _from_file("adapters/emulated_cuda.py").emulated_backend(Path(tempfile.mkdtemp()))
+        return ENTERED.enter_context(made)
     if name != "array-api":
         return make_backend(name)
     import array_api_strict
@@ -216,6 +228,15 @@ def made_backend(name: str) -> Any:
     glue = Strict("")
     glue.loss = loss
     return Backend(name, glue, {})
+
+
+def _from_file(name: str) -> Any:
+    """Return a module of the tests, imported anew."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, HERE.parent / name)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def judged(backend: str, cases: Sequence[Any], judge: Any) -> str | None:
@@ -325,6 +346,9 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     if options.no_compiler:
         sys.modules["numba"] = None  # type: ignore[assignment]
+    if INTERPRETED in options.backend:
+        os.environ["TRITON_INTERPRET"] = "1"
+        importlib.import_module("triton")
     for backend in options.backend:
         name, _, variant = backend.partition(":")
         if name == "keras":
