@@ -60,7 +60,8 @@ class TorchArrays:
         return x.to(like.device, non_blocking=True)  # type: ignore[no-any-return]
 
     def to_numpy(self, x: Tensor) -> np.ndarray[Any, Any]:
-        return (x.float() if x.dtype is torch.bfloat16 else x).numpy(force=True)
+        whole = x.full_tensor() if hasattr(x, "full_tensor") else x  # of a distributed one
+        return (whole.float() if whole.dtype is torch.bfloat16 else whole).numpy(force=True)
 
     def shape(self, x: Tensor) -> tuple[Any, ...]:
         return tuple(x.shape)
@@ -185,7 +186,17 @@ def composite_loss(call: Call, dtype: torch.dtype) -> Tensor:
     z, inside = call.logits, inside_of(xp, call.spec, call.logits.dtype)
     c = lower(xp, call, inside)
     rows = composite.rows(xp, call.spec, _cast(z, inside), c, xp.eps(z), inside)
-    return _cast(reduce(xp, call, rows, c.denominator), dtype)
+    return _cast(_added_up(reduce(xp, call, rows, c.denominator)), dtype)
+
+
+def _added_up(x: Tensor) -> Tensor:
+    """Return what each rank has a summand of, if it is that, as the sum: a rounded sum is not one of rounded numbers."""
+    placements = getattr(x, "placements", ())
+    if not any(each.is_partial() for each in placements):
+        return x
+    from torch.distributed.tensor import Replicate  # which is slow to import
+
+    return x.redistribute(placements=[Replicate() if each.is_partial() else each for each in placements])  # type: ignore[attr-defined, no-any-return]
 
 
 def is_once(upstream: Tensor) -> bool:

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,10 @@ from calls import random_call
 import classweight.adapters.torch as cwt
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from classweight.adapters.torch import chunks, products
+from classweight.conformance.backends import Backend, NotRun, Torch
+from classweight.conformance.cases import load
+from classweight.conformance.judge import judge
+from classweight.conformance.worker import answer
 
 RANKS, CLASSES = 3, 7
 W = [1.0, 2.0, 5.0, 0.0, 0.5, 1.0, 3.0]
@@ -461,6 +466,57 @@ def check_distributed_logits_differentiated_otherwise() -> None:
     wide = init_device_mesh("cpu", (RANKS, 1))
     with pytest.raises(ValueError, match="`logits` must be sharded over their classes on a mesh of one dimension"):
         cwt.loss(spec, distribute_tensor(z, wide, [Shard(1), Replicate()]), t)
+
+
+class Sharded(Torch):
+    """The suite's glue, whose logits lie on all ranks, each with some classes."""
+
+    def _run(
+        self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        axis = getattr(spec, "axis", -1) if logits.ndim != 1 else 0
+        if not -logits.ndim <= axis < logits.ndim:
+            raise NotRun("no axis to share out")
+        mesh = init_device_mesh("cpu", (RANKS,))
+        leaf = distribute_tensor(logits, mesh, [Shard(axis)]).requires_grad_(logits.is_floating_point())
+        value = cwt.loss(spec, leaf, targets, **{"validate": True, **arguments})
+        upstream = torch.ones(value.shape, dtype=value.dtype) if upstream is None else upstream
+        gradient = self._gradient(value, leaf, distribute_tensor(upstream, mesh, [Replicate()]), again)
+        return whole(value), whole(gradient)
+
+
+class Grouped(Torch):
+    """The suite's linear layer, of which each rank has some classes."""
+
+    def _linear(self, adapter: Any, *arguments: Any, **given: Any) -> Any:
+        def linear_loss(spec: Any, hidden: Tensor, weight: Tensor, *others: Any, **given: Any) -> Tensor:
+            mine = own(len(weight), seed=len(weight))
+            return cwt.linear_loss(spec, hidden, weight[mine], *others, group=dist.group.WORLD, **given)
+
+        return super()._linear(SimpleNamespace(linear_loss=linear_loss), *arguments, **given)
+
+    def _of_weight(self, *arguments: Any) -> None:
+        """Leave it out: of a whole layer its bits are others."""
+
+
+def assert_suite_passes(glue: Torch, at_least: int) -> None:
+    """Run each case whose numbers logits make."""
+    backend, wrong, count = Backend("torch:shards", glue, {}), [], 0
+    for case in load():
+        reply = {"not_run": ""} if case.spec.get("inputs", "logits") != "logits" else answer(backend, case.request())
+        if "not_run" not in reply:
+            count += 1
+            wrong += [f"{case.id}: {text}" for verdict in judge(case, reply) for text in verdict.failures]
+    assert not wrong, "\n".join(wrong)
+    assert count >= at_least
+
+
+def check_the_suite_on_distributed_logits() -> None:
+    assert_suite_passes(Sharded(""), 1200)
+
+
+def check_the_suite_on_a_layer_of_a_group() -> None:
+    assert_suite_passes(Grouped("linear"), 1000)
 
 
 CHECKS = [name for name in list(globals()) if name.startswith("check_")]
