@@ -190,13 +190,14 @@ def composite_loss(call: Call, dtype: torch.dtype) -> Tensor:
 
 
 def _added_up(x: Tensor) -> Tensor:
-    """Return what each rank has a summand of, if it is that, as the sum: a rounded sum is not one of rounded numbers."""
-    placements = getattr(x, "placements", ())
+    """Return what each rank has a summand of, if it is that, as the sum, which is rounded once."""
+    placements: Any = getattr(x, "placements", ())
     if not any(each.is_partial() for each in placements):
         return x
     from torch.distributed.tensor import Replicate  # which is slow to import
 
-    return x.redistribute(placements=[Replicate() if each.is_partial() else each for each in placements])  # type: ignore[attr-defined, no-any-return]
+    whole = [Replicate() if each.is_partial() else each for each in placements]
+    return x.redistribute(placements=whole)  # type: ignore[attr-defined, no-any-return]
 
 
 def is_once(upstream: Tensor) -> bool:

@@ -192,8 +192,8 @@ def suite(part: int | None, elements: int) -> Iterator[tuple[Any, dict[str, Any]
 def made_backend(name: str) -> Any:
     """Return a backend of the suite, or one that stands for what is not here.
 
-    ``array-api`` has the arrays of a library that has what the array API standard has and no more; ``torch:interpreted``
-    and ``cupy:emulated`` have kernels of GPUs on the CPU.
+    ``array-api`` has the arrays of a library that has what the array API standard has and no more;
+    ``torch:interpreted`` and ``cupy:emulated`` have kernels of GPUs on the CPU.
     """
     from classweight.conformance.backends import Backend, NotRun, NumPy, make_backend
 
