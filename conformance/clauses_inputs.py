@@ -58,6 +58,18 @@ def inputs() -> Iterator[Draft]:
         yield draft(f"probs-zero-elsewhere-{end}", spec, [[0, 0.5, 0.5]], [[0, 1.0, 0]], dtype, flags=_NO_TERM)
         tiny = [[1 - 2**-20, 2**-20], [2**-30, 1 - 2**-24]]
         yield draft(f"probs-near-1-{end}", spec, tiny, [0, 1], dtype, flags=("ConfidentTarget",))
+        minus = [[-0.0, 0.5, 0.5], [0.5, -0.0, 0.5], [0.5, 0.5, -0.0]]
+        of_none: dict[str, Any] = {"reduction": "none", "inputs": "probs", **fields}
+        note = "-0 is 0: of the logarithm, and of which side the slope is infinite"
+        for clip in (None, 0.0):
+            spec = Softmax(clip=clip, **of_none)
+            yield draft(f"probs-minus-0-clip-{clip}-index-{end}", spec, minus, [0, 0, 2], dtype, note=note)
+            soft = [[0.5, 0.5, 0], [1, 0, 0], [0, 0.5, 0.5]]
+            yield draft(f"probs-minus-0-clip-{clip}-soft-{end}", spec, minus, soft, dtype, note=note)
+        spec = Sigmoid(**of_none)
+        yield draft(f"probs-minus-0-binary-{end}", spec, [-0.0, -0.0, -0.0], [1.0, 0, 0.5], dtype, note=note)
+        spec = Sigmoid(**{**of_none, "inputs": "log_probs"})
+        yield draft(f"log_probs-minus-0-binary-{end}", spec, [-0.0, -0.0, -0.0], [1.0, 0, 0.5], dtype, note=note)
         yield from _no_probabilities(end, dtype, fields)
     for dtype in ("float16", "bfloat16", "float64"):
         spec = Softmax(inputs="probs", clip="dtype", reduction="none")

@@ -124,7 +124,7 @@ def _negative_log(
     z = clip(xp, z, spec.clip, eps)
     # Where a probability is not used, one whose loss is finite: a coefficient of 0 has a gradient, which is that loss.
     used = xp.where(used | ((z > 0) & (z < INF)), z, 1.0)
-    excess = -xp.log(unless(xp, used < 0, used))
+    excess = -_log(xp, used)
     if spec.renormalize != "after" or divides_first(spec):
         return None, excess
     return xp.log(divisor(xp, xp.sum(z, axis))), excess
@@ -150,6 +150,12 @@ def unless(xp: Arrays, missing: Array, x: Array) -> Array:
     return x * xp.astype(xp.where(missing, NAN, xp.ones((), x)), x.dtype)
 
 
+def _log(xp: Arrays, p: Array) -> Array:
+    """Return log p, NaN for p < 0; of -0, whose slope would be -inf, that of 0."""
+    value = xp.detach(p)
+    return xp.log(unless(xp, value < 0, xp.where(xp.equal(value, 0), p - value, p)))
+
+
 def clip(xp: Arrays, p: Array, bounds: float | str | None, eps: float) -> Array:
     """Return the probabilities clipped to [bounds, 1 - bounds], constant where clipped."""
     if bounds is None:
@@ -172,7 +178,7 @@ def _sigmoid(xp: Arrays, spec: SigmoidCrossEntropy, z: Array, c: SigmoidCoeffici
         p = clip(xp, z, spec.clip, eps)
         up = xp.where(~xp.equal(pos, 0) | ((p > 0) & (p < INF)), p, 0.5)
         down = xp.where(~xp.equal(neg, 0) | ((p > -INF) & (p < 1)), p, 0.5)
-        loss_pos, loss_neg = -xp.log(unless(xp, up < 0, up)), -xp.log1p(-unless(xp, down > 1, down))
+        loss_pos, loss_neg = -_log(xp, up), -xp.log1p(-unless(xp, down > 1, down))
     else:
         # log(1 - exp(z)): from the side that keeps its digits; each side sees an input at which it is finite.
         finite = xp.where(~xp.equal(neg, 0) | (z < 0), z, -0.5)
