@@ -29,6 +29,7 @@ __all__ = ["GLUES", "Backend", "Glue", "NotRun", "available", "make_backend"]
 Result = tuple[Any, Any]
 # Whose identity is a hidden layer.
 MOST_ROWS = 2048
+FEW_LOGITS = 1000
 
 
 class NotRun(Exception):
@@ -114,8 +115,8 @@ class Torch:
     A graph that is ``compiled``, and a GPU (``cuda``), look at values where they are told to alone: they are told so,
     or values are looked at eagerly before. Graphs are those that `torch.compile` traces, run by PyTorch's own kernels:
     inductor would compile each of hundreds of specs for seconds. ``linear`` is the loss of a linear layer whose hidden
-    layer is the logits, its weight the identity, two rows at a time. With the two exchanged, the weight's gradient must
-    be what the hidden layer's was.
+    layer is the logits, its weight the identity, two rows and, of few logits, two classes at a time. With the two
+    exchanged, the weight's gradient must be what the hidden layer's was.
     """
 
     framework: ClassVar[str] = "torch"
@@ -159,7 +160,13 @@ class Torch:
     ) -> Result:
         if not self.is_linear:
             return self._run(spec, logits, targets, arguments, upstream, again)
-        with patch.multiple(_adapter("torch.chunks"), CHUNK_BYTES=1, HALF_BYTES=1, LEAST_ROWS=2):
+        chunks, products = _adapter("torch.chunks"), _adapter("torch.products")
+        rows: Any = {"CHUNK_BYTES": 1, "HALF_BYTES": 1, "LEAST_ROWS": 2}
+        classes: Any = {"PART_BYTES": 32} if logits.numel() < FEW_LOGITS else {}
+        with (
+            patch.multiple(chunks, **rows, **classes),
+            patch.object(products, "CLASSES", 2 if classes else products.CLASSES),
+        ):
             return self._run(spec, logits, targets, arguments, upstream, again)
 
     def _run(

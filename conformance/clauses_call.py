@@ -164,6 +164,7 @@ def sample_weight() -> Iterator[Draft]:
         yield draft(f"all-zero-{end}", spec, Z, T, dtype, flags=("ZeroWeights",), sample_weight=[0, 0, 0, 0])
         spec = Sigmoid(**fields)
         yield draft(f"binary-rows-{end}", spec, Z, floats(B), dtype, flags=("PrefixSampleWeight",), sample_weight=S)
+        yield from _far_from_1(end, dtype, fields)
     for end, dtype, fields in across(*WIDE):
         large = TypedArray.of([1e300, 2e299, 0, 3e300], "float64")
         yield draft(f"beyond-float32-{end}", Softmax(**fields), Z, T, dtype, sample_weight=large)
@@ -179,6 +180,31 @@ def sample_weight() -> Iterator[Draft]:
     bad: dict[str, Any] = {"targets": [9, 1, 2, 1], "sample_weight": [0, 1, 1, 1]}
     note = "a weight of 0 does not excuse an invalid target"
     yield draft("zero-excuses-nothing", spec, Z, **bad, note=note, error=("IndexError", "targets", "9", "0"))
+
+
+def _far_from_1(end: str, dtype: str, fields: dict[str, Any]) -> Iterator[Draft]:
+    """Cover weights whose products with an exponential or a count float32 may not hold, of few classes and of many."""
+    sizes, note = [1e30, 1e-30, 0, 3e15], "as of an importance that is the inverse of a probability"
+    for classes in (3, 40):
+        z, t = uniform(f"far-{classes}", 4, classes), [0, 1, 2, classes - 1]
+        y = uniform(f"far-targets-{classes}", 4, classes, low=0, high=1)
+        w = [(1e-30, 1.0, 2e15, 3e30)[c % 4] for c in range(classes)]
+        for kind in ("none", "sum", "mean_over_weights"):
+            name = f"far-{classes}-classes-{kind}"
+            up: Any = UPSTREAM if kind == "none" else 0.5
+            given: dict[str, Any] = {"upstream": up, "note": note}
+            plain = Softmax(reduction=kind, **fields)
+            yield draft(f"{name}-index-{end}", plain, z, t, dtype, sample_weight=sizes, **given)
+            yield draft(f"{name}-soft-{end}", plain, z, y, dtype, sample_weight=sizes, **given)
+            smoothed = Softmax(reduction=kind, label_smoothing=0.1, **fields)
+            yield draft(f"{name}-smoothed-{end}", smoothed, z, t, dtype, sample_weight=sizes, **given)
+            yield draft(f"{name}-index-classes-{end}", plain, z, t, dtype, class_weight=w, **given)
+            yield draft(f"{name}-soft-classes-{end}", plain, z, y, dtype, class_weight=w, **given)
+            yield draft(f"{name}-smoothed-classes-{end}", smoothed, z, t, dtype, class_weight=w, **given)
+        ones = Sigmoid(**fields)
+        yield draft(f"far-{classes}-outputs-{end}", ones, z, (y > 0.5) * 1.0, dtype, sample_weight=sizes, note=note)
+        pair = (TypedArray.of(w, "float32"), TypedArray.of(1, "float32"))
+        yield draft(f"far-{classes}-outputs-classes-{end}", ones, z, y, dtype, class_weight=pair, note=note)
 
 
 def mask() -> Iterator[Draft]:

@@ -235,9 +235,14 @@ class Binary(_Halves):
     def slopes(self, upstream: Array, saved: Saved) -> Array:
         """Return ``upstream (neg sigmoid(z) - pos sigmoid(-z))``, 0 where a factor is 0."""
         xp, x, (pos, neg) = self.xp, self.logits(), self._coefficients()
-        positive, e = x > 0, self.exp(-abs(x))
+        positive = x > 0
         far, near = (xp.where(positive, *sides) * upstream for sides in ((neg, pos), (pos, neg)))
-        g = (far - e * (near * self.unit)) / (1 + e * self.unit)
+        if self.unit == 1:
+            e = xp.exp(-abs(x))
+            g = (far - e * near) / (1 + e)
+        else:  # twice its root: neither is flushed unless the product is, nor is there a factor for XLA to move
+            root = xp.exp(-abs(x) * 0.5)
+            g = (far - root * (root * near)) / (1 + root * root)
         dead = xp.equal(upstream, 0) | xp.equal(pos, 0) & xp.equal(neg, 0)
         return xp.where(dead, 0.0, xp.where(positive, g, -g))
 
