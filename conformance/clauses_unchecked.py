@@ -12,7 +12,7 @@ import numpy as np
 from .cases import TypedArray
 from .clauses_call import SOFT, B
 from .clauses_softmax import MAP, MAP_T
-from .drafts import ALL, BOTH, HOT, INF, NAN, UPSTREAM, Draft, Sigmoid, Softmax, T, W, Y, Z, across, draft, floats
+from .drafts import ALL, BOTH, HOT, INF, NAN, UPSTREAM, Draft, Sigmoid, Softmax, T, W, Y, Z, across, draft, floats, uniform
 
 # Good in the first row, then each kind of bad.
 INDICES = [0, 3, -1, 1]
@@ -46,6 +46,15 @@ def _targets() -> Iterator[Draft]:
             yield draft(f"soft-{kind}-{end}", weighted, Z, SHARES, dtype)
             averaged = Sigmoid(reduction=kind, average_outputs=True, class_weight=(0.5, (1, 2, 5)), **fields)
             yield draft(f"binary-{kind}-{end}", averaged, Z, LABELS, dtype, upstream=1.5)
+        many = uniform("many-classes", 4, 40)
+        shares = np.where(many > 3.5, NAN, abs(many)) * [[0], [1], [-1], [1]]
+        for kind in ("none", "sum"):
+            spec = Softmax(reduction=kind, **fields)
+            up: Any = UPSTREAM if kind == "none" else 2
+            yield draft(f"many-classes-index-{kind}-{end}", spec, many, [0, 40, -1, 39], dtype, upstream=up)
+            yield draft(f"many-classes-soft-{kind}-{end}", spec, many, shares, dtype, upstream=up)
+            smooth = Softmax(reduction=kind, label_smoothing=0.1, **fields)
+            yield draft(f"many-classes-smoothed-{kind}-{end}", smooth, many, [0, 40, -1, 39], dtype, upstream=up)
         keep = [True, False, True, True]
         spec = Softmax(reduction="mean_over_valid", ignore_index=-1, **fields)
         yield draft(f"ignored-{end}", spec, Z, INDICES, dtype)

@@ -70,6 +70,8 @@ class RawModule:
 
     def get_function(self, name: str) -> Callable[..., None]:
         def launch(grid: Any, block: Any, arguments: Any) -> None:
+            threads, wanted = grid[0] * block[0], int(arguments[5]) * self.lanes
+            assert threads - block[0] < wanted <= threads
             native = [_native(x) for x in arguments]
             for row in range(int(arguments[5])):
                 threads = [threading.Thread(target=self._run, args=(name, row, t, native)) for t in range(self.lanes)]
