@@ -12,7 +12,25 @@ import numpy as np
 from .cases import TypedArray
 from .clauses_call import SOFT, B
 from .clauses_softmax import MAP, MAP_T
-from .drafts import ALL, BOTH, HOT, INF, NAN, UPSTREAM, Draft, Sigmoid, Softmax, T, W, Y, Z, across, draft, floats, uniform
+from .drafts import (
+    ALL,
+    BOTH,
+    HOT,
+    INF,
+    NAN,
+    UPSTREAM,
+    Draft,
+    Sigmoid,
+    Softmax,
+    T,
+    W,
+    Y,
+    Z,
+    across,
+    draft,
+    floats,
+    uniform,
+)
 
 # Good in the first row, then each kind of bad.
 INDICES = [0, 3, -1, 1]
