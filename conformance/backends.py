@@ -27,9 +27,8 @@ from .layouts import laid_out
 __all__ = ["GLUES", "Backend", "Glue", "NotRun", "available", "make_backend"]
 
 Result = tuple[Any, Any]
-# Whose identity is a hidden layer.
-MOST_ROWS = 2048
-FEW_LOGITS = 1000
+# Of which a linear layer takes some classes at a time; and of which an identity is made.
+FEW_LOGITS, MOST_ROWS = 1000, 2048
 
 
 class NotRun(Exception):
@@ -114,9 +113,7 @@ class Torch:
 
     A graph that is ``compiled``, and a GPU (``cuda``), look at values where they are told to alone: they are told so,
     or values are looked at eagerly before. Graphs are those that `torch.compile` traces, run by PyTorch's own kernels:
-    inductor would compile each of hundreds of specs for seconds. ``linear`` is the loss of a linear layer whose hidden
-    layer is the logits, its weight the identity, two rows and, of few logits, two classes at a time. With the two
-    exchanged, the weight's gradient must be what the hidden layer's was.
+    inductor would compile each of hundreds of specs for seconds. ``linear`` has a glue of its own.
     """
 
     framework: ClassVar[str] = "torch"
@@ -126,11 +123,11 @@ class Torch:
         adapter = _adapter("torch")
         import torch
 
-        self.torch, self.composite, self.is_linear = torch, variant == "composite", variant == "linear"
+        self.torch, self.composite = torch, variant == "composite"
         self.device = "cuda" if variant.startswith("cuda") else "cpu"
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ImportError("the backend torch:cuda needs a GPU that PyTorch can use")
-        self.loss: Callable[..., Any] = partial(self._linear, adapter) if self.is_linear else adapter.loss
+        self.loss: Callable[..., Any] = adapter.loss
         self.graph = lru_cache(maxsize=32)(self._graph) if variant.endswith("compiled") else None
 
     def decode(self, data: bytes, dtype: str, shape: tuple[int, ...]) -> Any:
@@ -158,20 +155,6 @@ class Torch:
     def run(
         self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool = False
     ) -> Result:
-        if not self.is_linear:
-            return self._run(spec, logits, targets, arguments, upstream, again)
-        chunks, products = _adapter("torch.chunks"), _adapter("torch.products")
-        rows: Any = {"CHUNK_BYTES": 1, "HALF_BYTES": 1, "LEAST_ROWS": 2}
-        classes: Any = {"PART_BYTES": 32} if logits.numel() < FEW_LOGITS else {}
-        with (
-            patch.multiple(chunks, **rows, **classes),
-            patch.object(products, "CLASSES", 2 if classes else products.CLASSES),
-        ):
-            return self._run(spec, logits, targets, arguments, upstream, again)
-
-    def _run(
-        self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool
-    ) -> Result:
         logits.requires_grad_(logits.is_floating_point())
         if self.composite:
             weight = arguments.get("sample_weight", self.torch.ones(()))
@@ -185,49 +168,14 @@ class Torch:
             self.loss(spec, logits, targets, **arguments)
             function, arguments = self.graph(spec), {**arguments, "validate": False}
         loss = function(spec, logits, targets, **arguments)
-        if self.is_linear and not _is_scaled_exactly(spec, logits, upstream):
-            raise NotRun("gradients of a half type are rounded before what is upstream is known")
-        upstream = self.torch.ones_like(loss) if upstream is None else upstream
-        gradient = self._gradient(loss, logits, upstream, again)
-        if self.is_linear and not hasattr(spec, "axis") and gradient.isnan().any():
-            raise NotRun("what is NaN of one logit is NaN in all of a hidden layer: it is times a weight of 0")
-        if self.is_linear and logits.isfinite().all() and gradient.isfinite().all():
-            found = self._of_weight(spec, logits, targets, arguments, upstream, again)
-            if found is not None and not self.torch.equal(found, gradient):
-                raise ValueError(f"the weight's gradient is {found.tolist()}, the hidden layer's {gradient.tolist()}")
-        return loss, gradient
+        return loss, self.gradient(loss, logits, upstream, again)
 
-    def _gradient(self, loss: Any, x: Any, upstream: Any, again: bool) -> Any:
+    def gradient(self, loss: Any, x: Any, upstream: Any, again: bool) -> Any:
+        """Return the gradient to ``x`` times ``upstream`` (None: 1); the second of one graph where it is asked for."""
+        upstream = self.torch.ones_like(loss) if upstream is None else upstream
         for retained in (True, False)[not again :]:
             (gradient,) = self.torch.autograd.grad(loss, x, upstream, retain_graph=retained)
         return gradient
-
-    def _of_weight(self, spec: Any, logits: Any, targets: Any, arguments: Any, upstream: Any, again: bool) -> Any:
-        """Return the gradient of a weight that has the logits, the hidden layer being the identity."""
-        axis = getattr(spec, "axis", -1) if logits.ndim != 1 else -1
-        z = logits.detach().movedim(axis, -1)
-        rows = z.reshape(-1, z.shape[-1])
-        if len(rows) > MOST_ROWS:
-            return None
-        weight = rows.t().clone().requires_grad_()
-        hidden = self.torch.eye(len(rows), dtype=z.dtype).reshape(*z.shape[:-1], len(rows))
-        targets = targets.movedim(axis, -1) if targets.shape == logits.shape else targets
-        loss = _adapter("torch").linear_loss(spec, hidden, weight, targets, **arguments)
-        return self._gradient(loss, weight, upstream, again).t().reshape(z.shape).movedim(-1, axis)
-
-    def _linear(self, adapter: Any, spec: Any, logits: Any, targets: Any, *others: Any, **arguments: Any) -> Any:
-        axis = getattr(spec, "axis", -1) if logits.ndim != 1 else -1
-        if spec.inputs != "logits" or not logits.is_floating_point():
-            raise NotRun("a linear layer gives logits, of a floating type")
-        if not -logits.ndim <= axis < logits.ndim or not logits.shape[axis]:
-            raise NotRun("a linear layer has its classes last")
-        hidden = logits.movedim(axis, -1)
-        targets = targets.movedim(axis, -1) if targets.shape == logits.shape else targets
-        identity = self.torch.eye(hidden.shape[-1], dtype=hidden.dtype)
-        value = adapter.linear_loss(spec, hidden, identity, targets, *others, **arguments)
-        if not hidden.isfinite().all() and value.isnan().any():
-            raise NotRun("what is not finite in a hidden layer is NaN in all classes: it is times a weight of 0")
-        return value
 
     def _graph(self, spec: Any) -> Callable[..., Any]:
         self.torch.compiler.reset()  # each spec is a graph of its own, and Dynamo stops after a few of one function
@@ -235,6 +183,77 @@ class Torch:
         # Of one spec there are as many graphs as shapes, types and arguments.
         graph: Callable[..., Any] = compiled(self.loss, fullgraph=True, backend="aot_eager", recompile_limit=1000)
         return graph
+
+
+class Linear(Torch):
+    """The loss of a linear layer in PyTorch, whose hidden layer is the logits and whose weight is the identity.
+
+    There are two rows and, of few logits, two classes at a time. With the two exchanged, the weight's gradient must be
+    what the hidden layer's was.
+    """
+
+    def __init__(self, variant: str) -> None:
+        super().__init__(variant)
+        self.loss = self._of_hidden
+
+    def run(
+        self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool = False
+    ) -> Result:
+        chunks, products = _adapter("torch.chunks"), _adapter("torch.products")
+        few = logits.numel() < FEW_LOGITS
+        parts: Any = {"PART_BYTES": 32} if few else {}
+        with (
+            patch.multiple(chunks, CHUNK_BYTES=1, HALF_BYTES=1, LEAST_ROWS=2, **parts),
+            patch.object(products, "CLASSES", 2 if few else products.CLASSES),
+        ):
+            loss, gradient = super().run(spec, logits, targets, arguments, upstream, again)
+            if not _is_scaled_exactly(spec, logits, upstream):
+                raise NotRun("gradients of a half type are rounded before what is upstream is known")
+            if not hasattr(spec, "axis") and gradient.isnan().any():
+                raise NotRun("what is NaN of one logit is NaN in all of a hidden layer: it is times a weight of 0")
+            axis = _last_of(spec, logits)
+            rows = gradient.movedim(axis, -1).reshape(-1, logits.shape[axis])
+            if logits.isfinite().all() and rows.isfinite().all() and len(rows) <= MOST_ROWS:
+                found = self._gradient_of_weight(spec, logits, targets, arguments, upstream, again)
+                if not self.torch.equal(found, rows):
+                    raise ValueError(f"the weight's gradient is {found.tolist()}, the hidden layer's {rows.tolist()}")
+        return loss, gradient
+
+    def linear_loss(self, *arguments: Any, **given: Any) -> Any:
+        """Return the adapter's loss."""
+        return _adapter("torch").linear_loss(*arguments, **given)
+
+    def _of_hidden(self, spec: Any, logits: Any, targets: Any, *others: Any, **arguments: Any) -> Any:
+        axis = _last_of(spec, logits)
+        if spec.inputs != "logits" or not logits.is_floating_point():
+            raise NotRun("a linear layer gives logits, of a floating type")
+        if not -logits.ndim <= axis < logits.ndim or not logits.shape[axis]:
+            raise NotRun("a linear layer has its classes last")
+        hidden = logits.movedim(axis, -1)
+        targets = targets.movedim(axis, -1) if targets.shape == logits.shape else targets
+        identity = self.torch.eye(hidden.shape[-1], dtype=hidden.dtype)
+        value = self.linear_loss(spec, hidden, identity, targets, *others, **arguments)
+        if not hidden.isfinite().all() and value.isnan().any():
+            raise NotRun("what is not finite in a hidden layer is NaN in all classes: it is times a weight of 0")
+        return value
+
+    def _gradient_of_weight(
+        self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool
+    ) -> Any:
+        """Return the gradient of a weight that is the logits, where the hidden layer is the identity, row by row."""
+        axis = _last_of(spec, logits)
+        z = logits.detach().movedim(axis, -1)
+        targets = targets.movedim(axis, -1) if targets.shape == logits.shape else targets
+        weight = z.reshape(-1, z.shape[-1]).t().clone().requires_grad_()
+        n = weight.shape[1]
+        hidden = self.torch.eye(n, dtype=z.dtype).reshape(*z.shape[:-1], n)
+        loss = self.linear_loss(spec, hidden, weight, targets, **arguments)
+        return self.gradient(loss, weight, upstream, again).t()
+
+
+def _last_of(spec: Any, logits: Any) -> int:
+    """Return the axis that is a linear layer's last."""
+    return getattr(spec, "axis", -1) if logits.ndim != 1 else -1
 
 
 def _is_scaled_exactly(spec: Any, logits: Any, upstream: Any) -> bool:
@@ -410,6 +429,8 @@ class Jax(NumPy):
 
 
 GLUES: dict[str, type[Glue]] = {glue.framework: glue for glue in (NumPy, Torch, Chainer, CuPy, TensorFlow, Keras, Jax)}
+# Of variants that are not their framework's.
+OWN_GLUES: dict[str, type[Glue]] = {"torch:linear": Linear}
 
 
 def available() -> list[str]:
@@ -456,7 +477,7 @@ def make_backend(name: str, framework: str | None = None) -> Backend:
     if module in GLUES:
         if rest not in GLUES[module].variants:
             raise ValueError(f"`backend` must be one of {', '.join(known())}; got {name!r}")
-        glue = GLUES[module](rest)
+        glue = OWN_GLUES.get(name, GLUES[module])(rest)
         return Backend(name, glue, _versions(module))
     if not rest:
         raise ValueError(f"`backend` must be one of {', '.join(known())}, or module:function; got {name!r}")

@@ -66,9 +66,9 @@ class Interpreted(Torch):
         with as_a_device_does():
             return loss(spec, logits, targets, **arguments)
 
-    def _gradient(self, *arguments: Any) -> Any:
+    def gradient(self, *arguments: Any) -> Any:
         with as_a_device_does():
-            return super()._gradient(*arguments)
+            return super().gradient(*arguments)
 
 
 def backend() -> Backend:

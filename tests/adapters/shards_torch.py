@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from calls import random_call
 import classweight.adapters.torch as cwt
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from classweight.adapters.torch import chunks, products
-from classweight.conformance.backends import Backend, NotRun, Torch
+from classweight.conformance.backends import Backend, Linear, NotRun, Torch
 from classweight.conformance.cases import load
 from classweight.conformance.judge import judge
 from classweight.conformance.worker import answer
@@ -471,7 +470,7 @@ def check_distributed_logits_differentiated_otherwise() -> None:
 class Sharded(Torch):
     """The suite's glue, whose logits lie on all ranks, each with some classes."""
 
-    def _run(
+    def run(
         self, spec: Any, logits: Any, targets: Any, arguments: dict[str, Any], upstream: Any, again: bool = False
     ) -> tuple[Tensor, Tensor]:
         axis = getattr(spec, "axis", -1) if logits.ndim != 1 else 0
@@ -481,22 +480,22 @@ class Sharded(Torch):
         leaf = distribute_tensor(logits, mesh, [Shard(axis)]).requires_grad_(logits.is_floating_point())
         value = cwt.loss(spec, leaf, targets, **{"validate": True, **arguments})
         upstream = torch.ones(value.shape, dtype=value.dtype) if upstream is None else upstream
-        gradient = self._gradient(value, leaf, distribute_tensor(upstream, mesh, [Replicate()]), again)
-        return whole(value), whole(gradient)
+        return whole(value), whole(self.gradient(value, leaf, distribute_tensor(upstream, mesh, [Replicate()]), again))
 
 
-class Grouped(Torch):
+class Grouped(Linear):
     """The suite's linear layer, of which each rank has some classes."""
 
-    def _linear(self, adapter: Any, *arguments: Any, **given: Any) -> Any:
-        def linear_loss(spec: Any, hidden: Tensor, weight: Tensor, *others: Any, **given: Any) -> Tensor:
-            mine = own(len(weight), seed=len(weight))
-            return cwt.linear_loss(spec, hidden, weight[mine], *others, group=dist.group.WORLD, **given)
+    def linear_loss(self, spec: Any, hidden: Tensor, weight: Tensor, *others: Any, **given: Any) -> Tensor:
+        def added(gradient: Tensor) -> Tensor:
+            whole = gradient.clone()
+            dist.all_reduce(whole)
+            return whole
 
-        return super()._linear(SimpleNamespace(linear_loss=linear_loss), *arguments, **given)
-
-    def _of_weight(self, *arguments: Any) -> None:
-        """Leave it out: of a whole layer its bits are others."""
+        if weight.requires_grad:  # the gradient of each class is its owner's
+            weight.register_hook(added)
+        mine = own(len(weight), seed=len(weight))
+        return cwt.linear_loss(spec, hidden, weight[mine], *others, group=dist.group.WORLD, **given)
 
 
 def assert_suite_passes(glue: Torch, at_least: int) -> None:

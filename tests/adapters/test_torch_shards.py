@@ -19,7 +19,7 @@ CHECKS = [line[4:].split("(")[0] for line in SCRIPT.read_text().splitlines() if 
 def said(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     """Return what each check said on each rank of three processes."""
     folder = tmp_path_factory.mktemp("shards")
-    subprocess.run([sys.executable, SCRIPT, folder], check=True, timeout=500)
+    subprocess.run([sys.executable, SCRIPT, folder], check=True, timeout=1000)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(3)]
 
 
