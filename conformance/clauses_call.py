@@ -201,6 +201,9 @@ def _far_from_1(end: str, dtype: str, fields: dict[str, Any]) -> Iterator[Draft]
             yield draft(f"{name}-index-classes-{end}", plain, z, t, dtype, class_weight=w, **given)
             yield draft(f"{name}-soft-classes-{end}", plain, z, y, dtype, class_weight=w, **given)
             yield draft(f"{name}-smoothed-classes-{end}", smoothed, z, t, dtype, class_weight=w, **given)
+        large: dict[str, Any] = {"sample_weight": [1e30, 2e30, 5e29, 3e30], "note": "all of them are large"}
+        yield draft(f"far-{classes}-classes-all-index-{end}", Softmax(reduction="sum", **fields), z, t, dtype, **large)
+        yield draft(f"far-{classes}-classes-all-soft-{end}", Softmax(reduction="sum", **fields), z, y, dtype, **large)
         ones = Sigmoid(**fields)
         yield draft(f"far-{classes}-outputs-{end}", ones, z, (y > 0.5) * 1.0, dtype, sample_weight=sizes, note=note)
         pair = (TypedArray.of(w, "float32"), TypedArray.of(1, "float32"))
