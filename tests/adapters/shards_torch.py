@@ -27,14 +27,12 @@ from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_modul
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from calls import random_call
+from suite import CASES, assert_passes
 
 import classweight.adapters.torch as cwt
 from classweight import SigmoidCrossEntropy, SoftmaxCrossEntropy
 from classweight.adapters.torch import chunks, products
 from classweight.conformance.backends import Backend, Linear, NotRun, Torch
-from classweight.conformance.cases import load
-from classweight.conformance.judge import judge
-from classweight.conformance.worker import answer
 
 RANKS, CLASSES = 3, 7
 W = [1.0, 2.0, 5.0, 0.0, 0.5, 1.0, 3.0]
@@ -498,24 +496,16 @@ class Grouped(Linear):
         return cwt.linear_loss(spec, hidden, weight[mine], *others, group=dist.group.WORLD, **given)
 
 
-def assert_suite_passes(glue: Torch, at_least: int) -> None:
-    """Run each case whose numbers logits make."""
-    backend, wrong, count = Backend("torch:shards", glue, {}), [], 0
-    for case in load():
-        reply = {"not_run": ""} if case.spec.get("inputs", "logits") != "logits" else answer(backend, case.request())
-        if "not_run" not in reply:
-            count += 1
-            wrong += [f"{case.id}: {text}" for verdict in judge(case, reply) for text in verdict.failures]
-    assert not wrong, "\n".join(wrong)
-    assert count >= at_least
+# Whose numbers logits make.
+OF_LOGITS = [case for case in CASES if case.spec.get("inputs", "logits") == "logits"]
 
 
 def check_the_suite_on_distributed_logits() -> None:
-    assert_suite_passes(Sharded(""), 1200)
+    assert_passes(Backend("torch:shards", Sharded(""), {}), OF_LOGITS, 1200)
 
 
 def check_the_suite_on_a_layer_of_a_group() -> None:
-    assert_suite_passes(Grouped("linear"), 1000)
+    assert_passes(Backend("torch:group", Grouped("linear"), {}), OF_LOGITS, 1000)
 
 
 CHECKS = [name for name in list(globals()) if name.startswith("check_")]

@@ -10,7 +10,7 @@ from classweight.conformance.backends import Backend
 from classweight.conformance.sweeps import TARGETS
 
 from ..adapters.emulated_cuda import emulated_backend
-from .devices import CLAUSES, assert_passes, cases_of, swept
+from ..suite import CLAUSES, assert_passes, cases_of, swept
 
 
 @pytest.fixture(scope="module")

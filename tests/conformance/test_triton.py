@@ -8,7 +8,7 @@ import pytest
 
 from classweight.conformance.sweeps import TARGETS
 
-from .devices import CLAUSES, assert_passes, cases_of, swept
+from ..suite import CLAUSES, assert_passes, cases_of, swept
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("needs a process of its own with TRITON_INTERPRET=1", allow_module_level=True)
